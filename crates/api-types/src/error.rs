@@ -1,0 +1,437 @@
+//! One vocabulary of errors with three faces: HTTP status, gRPC status, and the `code` string of the JSON body.
+//!
+//! Adding a code breaks the exhaustive matches side by side below; that is the review. A `Fault` survives the way
+//! through gRPC (`Fault` → `tonic::Status` → `Fault`) with its target, its offending input and its details.
+
+use serde_json::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// The domain of our `google.rpc.ErrorInfo`.
+const DOMAIN: &str = "koine";
+/// gRPC metadata must stay small (8 KiB by default in most proxies), so a long offending input is left out.
+const LONGEST_INPUT: usize = 1024;
+
+/// What went wrong, in the terms of the API contract (section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorCode {
+    /// The body does not fit the API: malformed JSON, wrong type, out of range, missing.
+    InvalidRequest,
+    /// The query has no `api-version` (section 2).
+    MissingApiVersion,
+    /// The `api-version` is not one that is served (section 2).
+    UnsupportedApiVersion,
+    /// A top-level property is not part of the API (section 5).
+    ExtraParameters,
+    /// Several deployments, none chosen, no default (section 6.2).
+    NoModelName,
+    /// Prompt and answer do not fit the model's context window (section 8.1).
+    ContextLengthExceeded,
+    /// A safety policy blocked the prompt (section 13.3).
+    ContentFiltered,
+    /// No valid credential (section 3).
+    Unauthorized,
+    /// A valid credential that may not do this.
+    PermissionDenied,
+    /// No such route.
+    NotFound,
+    /// No such model on the inference routes.
+    UnknownModel,
+    /// No such deployment on the Azure OpenAI routes.
+    DeploymentNotFound,
+    /// The model does not serve this route.
+    ModalityNotSupported,
+    /// No such resource, for example a blocklist.
+    ResourceNotFound,
+    /// The route exists, but not for this method.
+    MethodNotAllowed,
+    /// The body is larger than the limit.
+    PayloadTooLarge,
+    /// The body is not JSON by its content type.
+    UnsupportedMediaType,
+    /// Valid for the API, but the model cannot do it (section 6.2).
+    ParameterNotSupported,
+    /// Over the caller's rate limit (section 16).
+    RateLimited,
+    /// A bug or an unexpected failure of ours.
+    Internal,
+    /// A model server behind us failed.
+    UpstreamFailed,
+    /// A service is starting, stopping, over capacity or unreachable.
+    Unavailable,
+    /// A service or upstream did not answer in time.
+    Timeout,
+}
+
+impl ErrorCode {
+    /// All codes, for tests and for reading a code back from gRPC.
+    pub const ALL: [Self; 23] = [
+        Self::InvalidRequest,
+        Self::MissingApiVersion,
+        Self::UnsupportedApiVersion,
+        Self::ExtraParameters,
+        Self::NoModelName,
+        Self::ContextLengthExceeded,
+        Self::ContentFiltered,
+        Self::Unauthorized,
+        Self::PermissionDenied,
+        Self::NotFound,
+        Self::UnknownModel,
+        Self::DeploymentNotFound,
+        Self::ModalityNotSupported,
+        Self::ResourceNotFound,
+        Self::MethodNotAllowed,
+        Self::PayloadTooLarge,
+        Self::UnsupportedMediaType,
+        Self::ParameterNotSupported,
+        Self::RateLimited,
+        Self::Internal,
+        Self::UpstreamFailed,
+        Self::Unavailable,
+        Self::Timeout,
+    ];
+
+    /// HTTP status of the answer.
+    #[must_use]
+    pub const fn http(self) -> u16 {
+        match self {
+            Self::InvalidRequest
+            | Self::MissingApiVersion
+            | Self::UnsupportedApiVersion
+            | Self::ExtraParameters
+            | Self::NoModelName
+            | Self::ContextLengthExceeded
+            | Self::ContentFiltered => 400,
+            Self::Unauthorized => 401,
+            Self::PermissionDenied => 403,
+            Self::NotFound
+            | Self::UnknownModel
+            | Self::DeploymentNotFound
+            | Self::ModalityNotSupported
+            | Self::ResourceNotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::PayloadTooLarge => 413,
+            Self::UnsupportedMediaType => 415,
+            Self::ParameterNotSupported => 422,
+            Self::RateLimited => 429,
+            Self::Internal => 500,
+            Self::UpstreamFailed => 502,
+            Self::Unavailable => 503,
+            Self::Timeout => 504,
+        }
+    }
+
+    /// gRPC status between the services.
+    #[must_use]
+    pub const fn grpc(self) -> tonic::Code {
+        match self {
+            Self::InvalidRequest
+            | Self::MissingApiVersion
+            | Self::UnsupportedApiVersion
+            | Self::ExtraParameters
+            | Self::NoModelName
+            | Self::UnsupportedMediaType
+            | Self::ParameterNotSupported => tonic::Code::InvalidArgument,
+            Self::ContextLengthExceeded | Self::PayloadTooLarge => tonic::Code::OutOfRange,
+            Self::ContentFiltered => tonic::Code::FailedPrecondition,
+            Self::Unauthorized => tonic::Code::Unauthenticated,
+            Self::PermissionDenied => tonic::Code::PermissionDenied,
+            Self::NotFound
+            | Self::UnknownModel
+            | Self::DeploymentNotFound
+            | Self::ResourceNotFound => tonic::Code::NotFound,
+            Self::ModalityNotSupported | Self::MethodNotAllowed => tonic::Code::Unimplemented,
+            Self::RateLimited => tonic::Code::ResourceExhausted,
+            Self::Internal => tonic::Code::Internal,
+            Self::UpstreamFailed | Self::Unavailable => tonic::Code::Unavailable,
+            Self::Timeout => tonic::Code::DeadlineExceeded,
+        }
+    }
+
+    /// The `error.code` of the JSON body and the value of `x-ms-error-code`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest | Self::UnsupportedApiVersion => "BadRequest",
+            Self::MissingApiVersion => "MissingApiVersionParameter",
+            Self::ExtraParameters => "extra_parameters_not_allowed",
+            Self::NoModelName => "no_model_name",
+            Self::ContextLengthExceeded => "context_length_exceeded",
+            Self::ContentFiltered => "content_filter",
+            Self::Unauthorized => "401",
+            Self::PermissionDenied => "PermissionDenied",
+            Self::NotFound => "404",
+            Self::UnknownModel => "unknown_model",
+            Self::DeploymentNotFound => "DeploymentNotFound",
+            Self::ModalityNotSupported => "modality_not_supported",
+            Self::ResourceNotFound => "ResourceNotFound",
+            Self::MethodNotAllowed => "MethodNotAllowed",
+            Self::PayloadTooLarge => "RequestEntityTooLarge",
+            Self::UnsupportedMediaType => "UnsupportedMediaType",
+            Self::ParameterNotSupported => "parameter_not_supported",
+            Self::RateLimited => "429",
+            Self::Internal => "InternalServerError",
+            Self::UpstreamFailed => "BadGateway",
+            Self::Unavailable => "ServiceUnavailable",
+            Self::Timeout => "GatewayTimeout",
+        }
+    }
+
+    /// Whether the same request may succeed later; only such answers may carry `Retry-After` (section 16).
+    #[must_use]
+    pub const fn retryable(self) -> bool {
+        match self {
+            Self::RateLimited | Self::Unavailable => true,
+            Self::InvalidRequest
+            | Self::MissingApiVersion
+            | Self::UnsupportedApiVersion
+            | Self::ExtraParameters
+            | Self::NoModelName
+            | Self::ContextLengthExceeded
+            | Self::ContentFiltered
+            | Self::Unauthorized
+            | Self::PermissionDenied
+            | Self::NotFound
+            | Self::UnknownModel
+            | Self::DeploymentNotFound
+            | Self::ModalityNotSupported
+            | Self::ResourceNotFound
+            | Self::MethodNotAllowed
+            | Self::PayloadTooLarge
+            | Self::UnsupportedMediaType
+            | Self::ParameterNotSupported
+            | Self::Internal
+            | Self::UpstreamFailed
+            | Self::Timeout => false,
+        }
+    }
+
+    /// The unique name of the code on gRPC (`ErrorInfo.reason`): the variant in upper snake case.
+    fn reason(self) -> String {
+        let mut out = String::new();
+        for c in format!("{self:?}").chars() {
+            if c.is_ascii_uppercase() && !out.is_empty() {
+                out.push('_');
+            }
+            out.push(c.to_ascii_uppercase());
+        }
+        out
+    }
+
+    fn from_reason(reason: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|code| code.reason() == reason)
+    }
+
+    /// The nearest code for a status that some other software made (a proxy, tonic itself).
+    const fn from_grpc(code: tonic::Code) -> Self {
+        match code {
+            tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => Self::InvalidRequest,
+            tonic::Code::OutOfRange => Self::PayloadTooLarge,
+            tonic::Code::NotFound => Self::ResourceNotFound,
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied | tonic::Code::Ok
+            | tonic::Code::Unknown | tonic::Code::AlreadyExists | tonic::Code::Aborted
+            | tonic::Code::Unimplemented | tonic::Code::Internal | tonic::Code::DataLoss => {
+                Self::Internal
+            }
+            tonic::Code::ResourceExhausted
+            | tonic::Code::Unavailable
+            | tonic::Code::Cancelled => Self::Unavailable,
+            tonic::Code::DeadlineExceeded => Self::Timeout,
+        }
+    }
+}
+
+/// One of several things wrong with a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Detail {
+    /// A code of its own, for example `extra_parameter`.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// The field, as a dotted path (`messages.0.role`).
+    pub target: String,
+}
+
+/// An error on its way to a client.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// What kind of error.
+    pub code: ErrorCode,
+    /// For people: what was wrong and what was expected. Never holds a secret or prompt text.
+    pub message: String,
+    /// The offending field as a dotted path (`messages.0.role`); none when no single field is to blame.
+    pub target: Option<String>,
+    /// The offending value, for `parameter_not_supported`.
+    pub input: Option<Value>,
+    /// Every offence when there are several.
+    pub details: Vec<Detail>,
+    /// When to try again; only for retryable codes.
+    pub retry_after: Option<Duration>,
+}
+
+impl Fault {
+    /// A fault without a target.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            target: None,
+            input: None,
+            details: Vec::new(),
+            retry_after: None,
+        }
+    }
+
+    /// A request that does not fit the API: `target` names the field as a dotted path.
+    #[must_use]
+    pub fn invalid(target: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidRequest, message).with_target(target)
+    }
+
+    /// A request that fits the API but not the model: 422 with `detail.loc` and `detail.input`.
+    #[must_use]
+    pub fn unsupported(target: impl Into<String>, input: Value, message: impl Into<String>) -> Self {
+        let mut fault = Self::new(ErrorCode::ParameterNotSupported, message).with_target(target);
+        fault.input = Some(input);
+        fault
+    }
+
+    /// The same fault with `target`.
+    #[must_use]
+    pub fn with_target(mut self, target: impl Into<String>) -> Self {
+        self.target = Some(target.into());
+        self
+    }
+
+    /// The same fault with a time to try again.
+    #[must_use]
+    pub const fn with_retry_after(mut self, after: Duration) -> Self {
+        self.retry_after = Some(after);
+        self
+    }
+
+    /// This fault as a gRPC status.
+    #[must_use]
+    pub fn into_status(self) -> tonic::Status {
+        let mut metadata = HashMap::new();
+        if let Some(target) = self.target {
+            metadata.insert("target".to_owned(), target);
+        }
+        if let Some(input) = self.input.map(|v| v.to_string()).filter(|s| s.len() <= LONGEST_INPUT) {
+            metadata.insert("input".to_owned(), input);
+        }
+        let mut details = ErrorDetails::new();
+        details.set_error_info(self.code.reason(), DOMAIN, metadata);
+        if let Some(after) = self.retry_after {
+            details.set_retry_info(Some(after));
+        }
+        for d in self.details {
+            details.add_bad_request_violation(d.target, format!("{}: {}", d.code, d.message));
+        }
+        tonic::Status::with_error_details(self.code.grpc(), self.message, details)
+    }
+}
+
+impl From<Fault> for tonic::Status {
+    fn from(fault: Fault) -> Self {
+        fault.into_status()
+    }
+}
+
+impl From<tonic::Status> for Fault {
+    /// Reads back what `into_status` wrote; a status from elsewhere gets the nearest code.
+    fn from(status: tonic::Status) -> Self {
+        let details = status.get_error_details();
+        let info = details.error_info().filter(|info| info.domain == DOMAIN);
+        let code = info.and_then(|info| ErrorCode::from_reason(&info.reason));
+        let Some((info, code)) = info.zip(code) else {
+            return Self::new(ErrorCode::from_grpc(status.code()), foreign_message(&status));
+        };
+        let violations = details.bad_request().map_or(&[][..], |b| &b.field_violations);
+        Self {
+            code,
+            message: status.message().to_owned(),
+            target: info.metadata.get("target").cloned(),
+            input: info.metadata.get("input").and_then(|s| serde_json::from_str(s).ok()),
+            details: violations.iter().map(detail_from_violation).collect(),
+            retry_after: details.retry_info().and_then(|r| r.retry_delay),
+        }
+    }
+}
+
+fn detail_from_violation(v: &tonic_types::FieldViolation) -> Detail {
+    let (code, message) = v.description.split_once(": ").unwrap_or(("invalid", &v.description));
+    Detail { code: code.to_owned(), message: message.to_owned(), target: v.field.clone() }
+}
+
+/// What a client may read of a status that is not ours: transport details stay in our log.
+fn foreign_message(status: &tonic::Status) -> String {
+    match ErrorCode::from_grpc(status.code()) {
+        ErrorCode::Unavailable => "a service behind this endpoint is not reachable".to_owned(),
+        ErrorCode::Timeout => "a service behind this endpoint did not answer in time".to_owned(),
+        ErrorCode::Internal => "the server had an error processing your request".to_owned(),
+        ErrorCode::InvalidRequest
+        | ErrorCode::MissingApiVersion
+        | ErrorCode::UnsupportedApiVersion
+        | ErrorCode::ExtraParameters
+        | ErrorCode::NoModelName
+        | ErrorCode::ContextLengthExceeded
+        | ErrorCode::ContentFiltered
+        | ErrorCode::Unauthorized
+        | ErrorCode::PermissionDenied
+        | ErrorCode::NotFound
+        | ErrorCode::UnknownModel
+        | ErrorCode::DeploymentNotFound
+        | ErrorCode::ModalityNotSupported
+        | ErrorCode::ResourceNotFound
+        | ErrorCode::MethodNotAllowed
+        | ErrorCode::PayloadTooLarge
+        | ErrorCode::UnsupportedMediaType
+        | ErrorCode::ParameterNotSupported
+        | ErrorCode::RateLimited
+        | ErrorCode::UpstreamFailed => status.message().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn every_code_survives_the_way_through_grpc() {
+        for code in ErrorCode::ALL {
+            let fault = Fault::from(Fault::new(code, "words").into_status());
+            assert_eq!(fault.code, code);
+            assert_eq!(fault.message, "words");
+        }
+    }
+
+    #[test]
+    fn target_input_details_and_retry_survive_the_way_through_grpc() {
+        let mut fault = Fault::unsupported("response_format", json!("json_object"), "not here")
+            .with_retry_after(Duration::from_millis(1500));
+        fault.details.push(Detail {
+            code: "extra_parameter".into(),
+            message: "not part: of the API".into(),
+            target: "n".into(),
+        });
+        assert_eq!(Fault::from(fault.clone().into_status()), fault);
+    }
+
+    #[test]
+    fn an_unreachable_service_is_503_without_transport_details() {
+        let fault = Fault::from(tonic::Status::unavailable("tcp connect error 10.0.0.7:50051"));
+        assert_eq!(fault.code.http(), 503);
+        assert!(!fault.message.contains("10.0.0.7"));
+    }
+
+    #[test]
+    fn a_huge_input_does_not_overflow_the_metadata() {
+        let fault = Fault::unsupported("stop", json!("x".repeat(100_000)), "too long");
+        assert!(fault.into_status().details().len() < 4096);
+    }
+}

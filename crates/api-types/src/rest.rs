@@ -1,0 +1,1 @@
+//! The public JSON schema: one file per endpoint.

@@ -1,0 +1,400 @@
+//! Configuration in three layers: the embedded commented `config.toml` of a service, a file, the environment.
+//!
+//! The only reader of the process environment and arguments. One file serves all services: each reads the table of its
+//! own name and leaves the others alone. Unknown keys are refused, and all problems are reported at once.
+
+use crate::telemetry::TelemetryConfig;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::PathBuf;
+use toml::{Table, Value};
+
+/// The tables that a configuration file may have.
+pub const SECTIONS: [&str; 5] = ["edge", "chat", "embedding", "content_safety", "standalone"];
+/// Environment variable that names the configuration file.
+const FILE_VARIABLE: &str = "KOINE_CONFIG";
+/// More problems than this are not worth reading at once.
+const MOST_PROBLEMS: usize = 50;
+
+/// The `service` table that every service has.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceConfig {
+    /// Address of the service's own door.
+    pub listen: String,
+    /// Address of the admin port; empty switches it off.
+    pub admin_listen: String,
+    /// How long running requests may go on after SIGTERM.
+    pub drain_timeout_ms: u64,
+    /// Logs and traces.
+    pub telemetry: TelemetryConfig,
+}
+
+/// A service's configuration.
+pub trait Configured: DeserializeOwned + Clone {
+    /// The part that every service has.
+    fn service(&self) -> &ServiceConfig;
+    /// Checks that types cannot express; nothing about the world outside.
+    fn check(&self, problems: &mut Problems);
+}
+
+/// A value that must not be shown: its Debug prints `***`.
+#[derive(Clone, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Wraps `value`.
+    #[must_use]
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The value itself: for comparing and sending, never for showing.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+/// Everything wrong with a configuration, each with the option's full name.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Problems {
+    section: String,
+    list: Vec<String>,
+}
+
+impl Problems {
+    /// None yet, for the options of `section`.
+    #[must_use]
+    pub fn of(section: &str) -> Self {
+        Self { section: section.to_owned(), list: Vec::new() }
+    }
+
+    /// Notes that `option` (a path within the section) is wrong and what was expected.
+    pub fn add(&mut self, option: &str, message: impl fmt::Display) {
+        self.list.push(format!("`{}.{option}`: {message}", self.section));
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the configuration has {} problem(s):", self.list.len())?;
+        self.list.iter().try_for_each(|p| write!(f, "\n  {p}"))
+    }
+}
+
+impl std::error::Error for Problems {}
+
+/// Where values come from besides the defaults.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// A TOML file.
+    pub file: Option<PathBuf>,
+    /// Variables such as `CHAT__SERVICE__LISTEN`.
+    pub env: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// The environment of this process, and the file named by `KOINE_CONFIG` unless `file` is given.
+    #[must_use]
+    pub fn from_process(file: Option<PathBuf>) -> Self {
+        let env: Vec<_> = std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect();
+        let named = env.iter().find(|(k, v)| k == FILE_VARIABLE && !v.is_empty());
+        let file = file.or_else(|| named.map(|(_, v)| PathBuf::from(v)));
+        Self { file, env }
+    }
+}
+
+/// The command line of a service binary.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    file: Option<PathBuf>,
+    help: bool,
+    version: bool,
+    pub(crate) check: bool,
+    pub(crate) healthcheck: bool,
+}
+
+impl Args {
+    pub(crate) fn from_process() -> Result<Self, String> {
+        Self::parse(std::env::args().skip(1))
+    }
+
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut args = Self::default();
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--config" => args.file = Some(words.next().ok_or("--config needs a file")?.into()),
+                "--check" => args.check = true,
+                "healthcheck" => args.healthcheck = true,
+                "--help" | "-h" => args.help = true,
+                "--version" | "-V" => args.version = true,
+                other => return Err(format!("unknown argument `{other}`; try --help")),
+            }
+        }
+        Ok(args)
+    }
+
+    pub(crate) fn sources(&self) -> Sources {
+        Sources::from_process(self.file.clone())
+    }
+
+    pub(crate) fn print(&self, section: &str) -> Option<String> {
+        let version = env!("CARGO_PKG_VERSION");
+        let help = format!(
+            "{section} {version}\n\nusage: {section} [--config FILE] [--check]\n       {section} healthcheck\n\n\
+             options come from FILE (or ${FILE_VARIABLE}), table `{section}`, and from variables such as\n{}__SERVICE__LISTEN",
+            section.to_uppercase()
+        );
+        self.help.then_some(help).or_else(|| self.version.then(|| format!("{section} {version}")))
+    }
+}
+
+/// Loads the table `section`: `defaults` (its embedded `config.toml`), then the file, then the environment.
+///
+/// # Errors
+/// All problems at once, each naming the option and what was expected.
+pub fn load<C: Configured>(section: &str, defaults: &str, sources: &Sources) -> Result<C, Problems> {
+    let mut problems = Problems::of(section);
+    let base = table(defaults, "the embedded defaults", &mut problems).remove(section);
+    let base = base.unwrap_or_else(|| Value::Table(Table::new()));
+    let mut merged = base.clone();
+    if let Some(file) = &sources.file {
+        match std::fs::read_to_string(file) {
+            Ok(text) => merge_file(section, &text, &file.display().to_string(), &mut merged, &mut problems),
+            Err(error) => problems.list.push(format!("cannot read {}: {error}", file.display())),
+        }
+    }
+    merge_env(section, &sources.env, &mut merged, &mut problems);
+    let config = parse::<C>(&base, merged, &mut problems);
+    if let Some(config) = &config {
+        config.check(&mut problems);
+    }
+    match config {
+        Some(config) if problems.is_empty() => Ok(config),
+        Some(_) | None => Err(problems),
+    }
+}
+
+fn table(text: &str, name: &str, problems: &mut Problems) -> Table {
+    text.parse::<Table>().unwrap_or_else(|error| {
+        problems.list.push(format!("{name} is not TOML: {}", error.to_string().trim_end()));
+        Table::new()
+    })
+}
+
+fn merge_file(section: &str, text: &str, name: &str, merged: &mut Value, problems: &mut Problems) {
+    for (key, value) in table(text, name, problems) {
+        if key == section {
+            overlay(merged, value);
+        } else if !SECTIONS.contains(&key.as_str()) {
+            let known = SECTIONS.join("`, `");
+            problems.list.push(format!("`{key}` in {name}: unknown table; known are `{known}`"));
+        }
+    }
+}
+
+/// Tables are merged key by key; everything else, lists too, is replaced.
+fn overlay(base: &mut Value, over: Value) {
+    match (base, over) {
+        (Value::Table(base), Value::Table(over)) => {
+            for (key, value) in over {
+                match base.get_mut(&key) {
+                    Some(slot) => overlay(slot, value),
+                    None => {
+                        base.insert(key, value);
+                    }
+                }
+            }
+        }
+        (base, over) => *base = over,
+    }
+}
+
+fn merge_env(section: &str, env: &[(String, String)], merged: &mut Value, problems: &mut Problems) {
+    let prefix = format!("{}__", section.to_uppercase());
+    for (name, text) in env {
+        let Some(path) = name.strip_prefix(&prefix) else { continue };
+        let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+        if !set(merged, &path, text) {
+            problems.list.push(format!("environment variable {name}: no such table of options"));
+        }
+    }
+}
+
+/// Sets the value at `path`: text where text is the default, else a TOML value (`3`, `true`, `["a"]`), else text.
+fn set(value: &mut Value, path: &[String], text: &str) -> bool {
+    let (Value::Table(table), Some((first, rest))) = (value, path.split_first()) else { return false };
+    if !rest.is_empty() {
+        let next = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
+        return set(next, rest, text);
+    }
+    let is_text = matches!(table.get(first), Some(Value::String(_)));
+    let parsed = format!("v = {text}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+    let new = parsed.filter(|_| !is_text).unwrap_or_else(|| Value::String(text.to_owned()));
+    table.insert(first.clone(), new);
+    true
+}
+
+/// Reads `merged`; after each problem the default takes the place of the wrong value, so that the next one is found too.
+fn parse<C: Configured>(base: &Value, mut merged: Value, problems: &mut Problems) -> Option<C> {
+    for _ in 0..MOST_PROBLEMS {
+        let mut unknown = BTreeSet::new();
+        let mut track = serde_path_to_error::Track::new();
+        let read = {
+            let paths = serde_path_to_error::Deserializer::new(merged.clone(), &mut track);
+            serde_ignored::deserialize(paths, |path| {
+                unknown.insert(path.to_string());
+            })
+        };
+        match read {
+            Ok(config) => {
+                unknown.iter().for_each(|path| problems.add(path, "unknown option"));
+                return Some(config);
+            }
+            Err(error) => {
+                let path = track.path().to_string();
+                problems.add(&path, error.to_string().trim_end());
+                if !reset(&mut merged, base, &path) {
+                    return None;
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Puts the default back at `path`, or removes an option that has none; false when there is nothing to do.
+fn reset(merged: &mut Value, base: &Value, path: &str) -> bool {
+    let mut slot = merged;
+    let mut default = Some(base);
+    let keys: Vec<&str> = path.split('.').collect();
+    let Some((last, parents)) = keys.split_last() else { return false };
+    for key in parents {
+        let Some(next) = slot.get_mut(*key) else { return false };
+        slot = next;
+        default = default.and_then(|d| d.get(*key));
+    }
+    let Value::Table(table) = slot else { return false };
+    match default.and_then(|d| d.get(*last)) {
+        Some(value) if table.get(*last) != Some(value) => {
+            table.insert((*last).to_owned(), value.clone());
+            true
+        }
+        Some(_) => false,
+        None => table.remove(*last).is_some(),
+    }
+}
+
+/// Replaces this process by itself with `variables` set, unless they are set already: for libraries that read the
+/// environment before `main` (OpenMP's wait policy). Returns only when nothing had to be done or it failed.
+pub fn reexec_with(variables: &[(&str, &str)]) {
+    use std::os::unix::process::CommandExt as _;
+    let missing: Vec<_> = variables.iter().filter(|(k, _)| std::env::var_os(k).is_none()).collect();
+    let (false, Ok(program)) = (missing.is_empty(), std::env::current_exe()) else { return };
+    let mut command = std::process::Command::new(program);
+    command.args(std::env::args_os().skip(1)).envs(missing.into_iter().copied());
+    // `exec` returns only on failure; then the process runs on with its old environment, slower but right.
+    let _error = command.exec();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Clone, Deserialize)]
+    struct Sample {
+        service: ServiceConfig,
+        key: Secret,
+        limits: Limits,
+    }
+
+    #[derive(Debug, Clone, Deserialize)]
+    struct Limits {
+        body_bytes: u64,
+        names: Vec<String>,
+    }
+
+    impl Configured for Sample {
+        fn service(&self) -> &ServiceConfig {
+            &self.service
+        }
+        fn check(&self, problems: &mut Problems) {
+            if self.limits.body_bytes == 0 {
+                problems.add("limits.body_bytes", "must be at least 1");
+            }
+        }
+    }
+
+    const DEFAULTS: &str = r#"
+        [edge]
+        key = "k"
+        [edge.service]
+        listen = "127.0.0.1:0"
+        admin_listen = ""
+        drain_timeout_ms = 1000
+        [edge.service.telemetry]
+        log = "info"
+        log_format = "text"
+        otlp_endpoint = ""
+        [edge.limits]
+        body_bytes = 10
+        names = []
+    "#;
+
+    fn load_with(file: &str, env: &[(&str, &str)]) -> Result<Sample, Problems> {
+        let dir = std::env::temp_dir().join(format!("koine-config-{}-{}", std::process::id(), file.len()));
+        std::fs::write(&dir, file).unwrap();
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load("edge", DEFAULTS, &Sources { file: Some(dir), env })
+    }
+
+    #[test]
+    fn environment_beats_file_beats_defaults() {
+        let env = [("EDGE__LIMITS__NAMES", "[\"a\"]"), ("EDGE__KEY", "12345"), ("CHAT__KEY", "other")];
+        let config = load_with("[edge.limits]\nbody_bytes = 20\n[chat]\nanything = 1\n", &env).unwrap();
+        assert_eq!(config.limits.body_bytes, 20);
+        assert_eq!(config.limits.names, ["a"]);
+        assert_eq!(config.key.expose(), "12345");
+        assert_eq!(config.service.drain_timeout_ms, 1000);
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_with_their_names() {
+        let file = "typo = 1\n[edge]\nkee = 1\n[edge.limits]\nbody_bytes = \"x\"\n[edge.service]\nlisten = 7\nextra = 1\n";
+        let text = load_with(file, &[("EDGE__KEY__DEEPER", "1")]).unwrap_err().to_string();
+        for expected in [
+            "`typo`",
+            "`edge.kee`: unknown option",
+            "`edge.limits.body_bytes`",
+            "`edge.service.listen`",
+            "extra",
+            "EDGE__KEY__DEEPER",
+        ] {
+            assert!(text.contains(expected), "{expected} is missing in: {text}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let config = load_with("[edge]\nkey = \"hush\"\n", &[]).unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+}

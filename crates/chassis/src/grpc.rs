@@ -1,0 +1,202 @@
+//! The gRPC door of a service and the client that reaches it.
+//!
+//! The door adds what every service needs (drain, trace context, health, reflection, TCP_NODELAY); the client dials
+//! lazily, keeps connections alive and spreads calls over several addresses.
+
+use crate::tasks::{Admission, Tasks};
+use anyhow::Context as _;
+use http_body_util::BodyExt as _;
+use opentelemetry::propagation::{Extractor, Injector};
+use serde::Deserialize;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tonic::body::Body;
+use tonic::metadata::{MetadataKey, MetadataMap};
+use tonic::service::interceptor::InterceptedService;
+use tonic::service::{Interceptor, Routes};
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Channel, Endpoint, Server};
+use tower::{Layer, Service};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+/// Largest gRPC message either way: a full batch of images fits.
+pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+/// Idle connections are probed this often, so that a dead peer is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// Where a service is and how to reach it.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientConfig {
+    /// `http://host:port` of each replica.
+    pub endpoints: Vec<String>,
+    /// How long dialling may take.
+    pub connect_timeout_ms: u64,
+}
+
+/// A connection that propagates the trace context.
+pub type Client = InterceptedService<Channel, Propagate>;
+
+/// Serves `routes` until the tasks stop. `names` are the gRPC services for health, `descriptors` their schema for
+/// reflection. Sets the tasks ready: call it when models are loaded.
+///
+/// # Errors
+/// When the listener fails or the descriptors do not parse.
+pub async fn serve(
+    names: &[&'static str],
+    descriptors: &'static [u8],
+    routes: Routes,
+    listener: TcpListener,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    for name in names {
+        reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
+    }
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(descriptors)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("descriptors for reflection")?;
+    let names = names.to_vec();
+    let draining = tasks.draining();
+    tasks.spawn(async move {
+        draining.await;
+        for name in names {
+            reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+        }
+    });
+    tasks.set_ready();
+    Server::builder()
+        .trace_fn(call_span)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .layer(DrainLayer { tasks: tasks.clone() })
+        .add_routes(routes.add_service(health).add_service(reflection))
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listener).with_nodelay(Some(true)),
+            tasks.stopping(),
+        )
+        .await
+        .context("gRPC door")
+}
+
+/// A client for the replicas in `config`; dials on first use and redials by itself.
+///
+/// # Errors
+/// When there is no endpoint or one is not a URL.
+pub fn client(config: &ClientConfig) -> anyhow::Result<Client> {
+    let mut endpoints = Vec::new();
+    for url in &config.endpoints {
+        let endpoint = Endpoint::from_shared(url.clone())
+            .with_context(|| format!("`{url}` is not a URL like http://host:50051"))?
+            .tcp_nodelay(true)
+            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_while_idle(true);
+        endpoints.push(endpoint);
+    }
+    let channel = match endpoints.as_slice() {
+        [] => anyhow::bail!("`endpoints` is empty; name at least one, like http://127.0.0.1:50051"),
+        [one] => one.connect_lazy(),
+        _ => Channel::balance_list(endpoints.into_iter()),
+    };
+    Ok(InterceptedService::new(channel, Propagate))
+}
+
+fn call_span(request: &http::Request<()>) -> Span {
+    let span = tracing::info_span!("grpc", otel.name = request.uri().path(), otel.kind = "server");
+    let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(request.headers())));
+    // Fails only where no tracer is installed, and then there is nothing to link.
+    let _unlinked = span.set_parent(parent);
+    span
+}
+
+struct Headers<'a>(&'a http::HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        self.0.get(key).and_then(|v| v.to_str().ok())
+    }
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(http::HeaderName::as_str).collect()
+    }
+}
+
+/// Makes the current span the parent of what the called service does.
+#[derive(Debug, Clone, Copy)]
+pub struct Propagate;
+
+impl Interceptor for Propagate {
+    fn call(&mut self, mut request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+        let context = Span::current().context();
+        opentelemetry::global::get_text_map_propagator(|p| {
+            p.inject_context(&context, &mut Metadata(request.metadata_mut()));
+        });
+        Ok(request)
+    }
+}
+
+struct Metadata<'a>(&'a mut MetadataMap);
+
+impl Injector for Metadata<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
+            self.0.insert(key, value);
+        }
+    }
+}
+
+/// Refuses calls while draining, and keeps the others counted until the last byte of their answer.
+#[derive(Debug, Clone)]
+struct DrainLayer {
+    tasks: Tasks,
+}
+
+impl<S> Layer<S> for DrainLayer {
+    type Service = Drain<S>;
+    fn layer(&self, inner: S) -> Drain<S> {
+        Drain { inner, tasks: self.tasks.clone() }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Drain<S> {
+    inner: S,
+    tasks: Tasks,
+}
+
+impl<S, B> Service<http::Request<B>> for Drain<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<Body>>,
+    S::Future: Send + 'static,
+{
+    type Response = http::Response<Body>;
+    type Error = S::Error;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        // Health answers until the end: "not serving" is an answer too.
+        if request.uri().path().starts_with("/grpc.health.") {
+            return Box::pin(self.inner.call(request));
+        }
+        let Some(admission) = self.tasks.admit() else {
+            return Box::pin(async { Ok(tonic::Status::unavailable("draining").into_http()) });
+        };
+        let answer = self.inner.call(request);
+        Box::pin(async move { Ok(answer.await?.map(|body| counted(body, admission))) })
+    }
+}
+
+/// The same body; `admission` is dropped with it.
+fn counted(body: Body, admission: Admission) -> Body {
+    Body::new(body.map_frame(move |frame| {
+        let _held = &admission;
+        frame
+    }))
+}

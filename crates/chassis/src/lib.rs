@@ -1,0 +1,124 @@
+//! What every service needs and none should write twice: configuration, telemetry, the gRPC door and client, the admin
+//! port, and tasks that stop in order.
+//!
+//! `run` is the whole life of a service binary: config → telemetry → bind → serve → drain. It knows nothing of models or
+//! routes.
+
+pub mod admin;
+pub mod config;
+pub mod grpc;
+pub mod tasks;
+pub mod telemetry;
+
+pub use config::{Configured, Problems, Secret, ServiceConfig};
+pub use tasks::{Admission, Tasks};
+
+use anyhow::Context as _;
+use std::future::Future;
+use std::process::ExitCode;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// The life of one service binary. `section` is the service's table in the configuration (`edge`), `defaults` its
+/// embedded `config.toml`. Understands `--config FILE`, `--check`, `healthcheck`, `--version` and `--help`.
+/// Exit code 0 after a clean stop, 2 for a configuration that is wrong, 1 for any other failure.
+pub fn run<C, F, Fut>(section: &'static str, defaults: &'static str, serve: F) -> ExitCode
+where
+    C: Configured,
+    F: FnOnce(C, TcpListener, Tasks) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let args = match config::Args::from_process() {
+        Ok(args) => args,
+        Err(message) => return finish(section, 2, &message),
+    };
+    if let Some(text) = args.print(section) {
+        return finish(section, 0, &text);
+    }
+    let config: C = match config::load(section, defaults, &args.sources()) {
+        Ok(config) => config,
+        Err(problems) => return finish(section, 2, &problems.to_string()),
+    };
+    if args.check {
+        return finish(section, 0, "configuration is valid");
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return finish(section, 1, &format!("cannot start the runtime: {error}")),
+    };
+    let outcome = if args.healthcheck {
+        runtime.block_on(admin::probe(&config.service().admin_listen))
+    } else {
+        runtime.block_on(live(section, config, serve))
+    };
+    // Threads that are still blocked (a model call past the deadline) must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => finish(section, 1, &format!("{error:#}")),
+    }
+}
+
+async fn live<C, F, Fut>(section: &'static str, config: C, serve: F) -> anyhow::Result<()>
+where
+    C: Configured,
+    F: FnOnce(C, TcpListener, Tasks) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let service = config.service().clone();
+    let telemetry = telemetry::init(section, &service.telemetry)?;
+    let listener = bind(&service.listen).await?;
+    let tasks = Tasks::new();
+    if !service.admin_listen.is_empty() {
+        let admin = bind(&service.admin_listen).await?;
+        admin::spawn(admin, &tasks, telemetry.metrics());
+    }
+    tracing::info!(service = section, listen = %listener.local_addr()?, "starting");
+    let stopper = tasks.clone();
+    let deadline = Duration::from_millis(service.drain_timeout_ms);
+    tasks.spawn_untracked(async move {
+        terminated().await;
+        stopper.stop(deadline).await;
+    });
+    let served = serve(config, listener, tasks.clone()).await;
+    // `serve` returns early when it fails; everything else must stop too.
+    tasks.stop(deadline).await;
+    telemetry.flush();
+    tracing::info!(service = section, "stopped");
+    served
+}
+
+/// Binds `address` (`host:port`, port 0 for any).
+///
+/// # Errors
+/// When the address does not parse or is taken.
+pub async fn bind(address: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on `{address}`; is another process using it? choose another with `listen`")
+    })
+}
+
+/// Resolves on SIGTERM or SIGINT.
+pub async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut term), Ok(mut int)) => {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+        }
+        // Without signal handlers the process simply dies on a signal, so there is nothing to wait for.
+        _ => std::future::pending().await,
+    }
+}
+
+#[expect(clippy::print_stderr, clippy::print_stdout, reason = "the answer of a command line")]
+fn finish(section: &str, code: u8, text: &str) -> ExitCode {
+    if code == 0 {
+        println!("{text}");
+    } else {
+        eprintln!("{section}: {text}");
+    }
+    ExitCode::from(code)
+}

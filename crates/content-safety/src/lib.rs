@@ -1,0 +1,1 @@
+//! Text or images in, severities and a verdict out.

@@ -1,0 +1,1 @@
+//! The REST face: authenticate, validate, screen, translate, stream.

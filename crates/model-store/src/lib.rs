@@ -1,0 +1,1 @@
+//! Where weights come from: catalog, fetch, verify, convert, a directory.

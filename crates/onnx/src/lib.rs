@@ -1,0 +1,1 @@
+//! Runs ONNX models; the only crate that knows ONNX Runtime.

@@ -1,0 +1,2 @@
+//! koine
+fn main() {}

@@ -1,0 +1,1 @@
+//! Calls somebody else's model server that speaks the OpenAI protocol.

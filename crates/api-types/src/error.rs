@@ -229,14 +229,18 @@ impl ErrorCode {
             tonic::Code::InvalidArgument | tonic::Code::FailedPrecondition => Self::InvalidRequest,
             tonic::Code::OutOfRange => Self::PayloadTooLarge,
             tonic::Code::NotFound => Self::ResourceNotFound,
-            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied | tonic::Code::Ok
-            | tonic::Code::Unknown | tonic::Code::AlreadyExists | tonic::Code::Aborted
-            | tonic::Code::Unimplemented | tonic::Code::Internal | tonic::Code::DataLoss => {
-                Self::Internal
+            tonic::Code::Unauthenticated
+            | tonic::Code::PermissionDenied
+            | tonic::Code::Ok
+            | tonic::Code::Unknown
+            | tonic::Code::AlreadyExists
+            | tonic::Code::Aborted
+            | tonic::Code::Unimplemented
+            | tonic::Code::Internal
+            | tonic::Code::DataLoss => Self::Internal,
+            tonic::Code::ResourceExhausted | tonic::Code::Unavailable | tonic::Code::Cancelled => {
+                Self::Unavailable
             }
-            tonic::Code::ResourceExhausted
-            | tonic::Code::Unavailable
-            | tonic::Code::Cancelled => Self::Unavailable,
             tonic::Code::DeadlineExceeded => Self::Timeout,
         }
     }
@@ -293,7 +297,11 @@ impl Fault {
 
     /// A request that fits the API but not the model: 422 with `detail.loc` and `detail.input`.
     #[must_use]
-    pub fn unsupported(target: impl Into<String>, input: Value, message: impl Into<String>) -> Self {
+    pub fn unsupported(
+        target: impl Into<String>,
+        input: Value,
+        message: impl Into<String>,
+    ) -> Self {
         let mut fault = Self::new(ErrorCode::ParameterNotSupported, message).with_target(target);
         fault.input = Some(input);
         fault
@@ -320,7 +328,8 @@ impl Fault {
         if let Some(target) = self.target {
             metadata.insert("target".to_owned(), target);
         }
-        if let Some(input) = self.input.map(|v| v.to_string()).filter(|s| s.len() <= LONGEST_INPUT) {
+        if let Some(input) = self.input.map(|v| v.to_string()).filter(|s| s.len() <= LONGEST_INPUT)
+        {
             metadata.insert("input".to_owned(), input);
         }
         let mut details = ErrorDetails::new();

@@ -84,6 +84,15 @@ impl Problems {
         self.list.push(format!("`{}.{option}`: {message}", self.section));
     }
 
+    /// Adds the problems of another section; what both found (an unknown table, say) is kept once.
+    pub fn merge(&mut self, other: Self) {
+        for problem in other.list {
+            if !self.list.contains(&problem) {
+                self.list.push(problem);
+            }
+        }
+    }
+
     /// Whether nothing is wrong.
     #[must_use]
     pub const fn is_empty(&self) -> bool {

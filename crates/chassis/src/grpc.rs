@@ -6,7 +6,7 @@
 use crate::tasks::{Admission, Tasks};
 use anyhow::Context as _;
 use http_body_util::BodyExt as _;
-use opentelemetry::propagation::{Extractor, Injector};
+use opentelemetry::propagation::Injector;
 use serde::Deserialize;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -107,21 +107,8 @@ pub fn client(config: &ClientConfig) -> anyhow::Result<Client> {
 
 fn call_span(request: &http::Request<()>) -> Span {
     let span = tracing::info_span!("grpc", otel.name = request.uri().path(), otel.kind = "server");
-    let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(request.headers())));
-    // Fails only where no tracer is installed, and then there is nothing to link.
-    let _unlinked = span.set_parent(parent);
+    crate::telemetry::continue_trace(&span, request.headers());
     span
-}
-
-struct Headers<'a>(&'a http::HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|v| v.to_str().ok())
-    }
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
-    }
 }
 
 /// Makes the current span the parent of what the called service does.

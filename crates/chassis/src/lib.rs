@@ -1,5 +1,5 @@
-//! What every service needs and none should write twice: configuration, telemetry, the gRPC door and client, the admin
-//! port, and tasks that stop in order.
+//! What every service needs and none should write twice: configuration, telemetry, the gRPC door and client, shared state,
+//! the admin port, and tasks that stop in order.
 //!
 //! `run` is the whole life of a service binary: config → telemetry → bind → serve → drain. It knows nothing of models or
 //! routes.
@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod config;
 pub mod grpc;
+pub mod state;
 pub mod tasks;
 pub mod telemetry;
 
@@ -42,15 +43,30 @@ where
     if args.check {
         return finish(section, 0, "configuration is valid");
     }
+    if args.healthcheck {
+        let address = config.service().admin_listen.clone();
+        return block_on(section, async move { admin::probe(&address).await });
+    }
+    launch(section, config, serve)
+}
+
+/// The life of a process whose configuration is loaded: telemetry → bind → serve → drain.
+/// Exit code 0 after a clean stop, 1 for a failure, whose cause is printed.
+pub fn launch<C, F, Fut>(section: &'static str, config: C, serve: F) -> ExitCode
+where
+    C: Configured,
+    F: FnOnce(C, TcpListener, Tasks) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    block_on(section, live(section, config, serve))
+}
+
+fn block_on(section: &str, life: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return finish(section, 1, &format!("cannot start the runtime: {error}")),
     };
-    let outcome = if args.healthcheck {
-        runtime.block_on(admin::probe(&config.service().admin_listen))
-    } else {
-        runtime.block_on(live(section, config, serve))
-    };
+    let outcome = runtime.block_on(life);
     // Threads that are still blocked (a model call past the deadline) must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(1));
     match outcome {

@@ -5,7 +5,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -27,7 +27,7 @@ struct Shared {
     tracker: TaskTracker,
     draining: CancellationToken,
     stopping: CancellationToken,
-    ready: AtomicBool,
+    ready: CancellationToken,
     in_flight: AtomicUsize,
     left: Notify,
 }
@@ -75,13 +75,18 @@ impl Tasks {
 
     /// Says that models are loaded and requests may come.
     pub fn set_ready(&self) {
-        self.shared.ready.store(true, Ordering::Release);
+        self.shared.ready.cancel();
     }
 
     /// Whether requests may come: ready and not draining.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.shared.ready.load(Ordering::Acquire) && !self.shared.draining.is_cancelled()
+        self.shared.ready.is_cancelled() && !self.shared.draining.is_cancelled()
+    }
+
+    /// Resolves when `set_ready` was called.
+    pub fn until_ready(&self) -> WaitForCancellationFutureOwned {
+        self.shared.ready.clone().cancelled_owned()
     }
 
     /// Admits one request, or none while draining.

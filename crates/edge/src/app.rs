@@ -1,0 +1,210 @@
+//! `App`: the clonable handles that every handler may use, and the calls it makes of the services.
+//!
+//! Separate because it is all the state the edge has: configuration, the deployment table and three clients. Every call
+//! carries what is left of the request's time; dropping its future or stream cancels it on the other side.
+
+use crate::config::Config;
+use crate::context::Context;
+use crate::deployments::{ListedModel, Table};
+use crate::guard::Guard;
+use crate::pieces::{self, PieceStream};
+use crate::translate;
+use anyhow::Context as _;
+use api_types::rpc::chat::chat_service_client::ChatServiceClient;
+use api_types::rpc::content_safety::content_safety_service_client::ContentSafetyServiceClient;
+use api_types::rpc::embedding::embedding_service_client::EmbeddingServiceClient;
+use api_types::rpc::{chat, content_safety, embedding};
+use api_types::{ErrorCode, Fault};
+use arc_swap::ArcSwap;
+use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES};
+use futures::StreamExt as _;
+use futures::future::ready;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::time::Instant;
+
+/// The handles that every handler may use.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// The options.
+    pub config: Arc<Config>,
+    /// Content safety around requests.
+    pub guard: Guard,
+    /// When this process began, in Unix seconds: what `GET /models` calls `created`.
+    pub began: u64,
+    table: Arc<ArcSwap<Table>>,
+    chat: Option<ChatServiceClient<Client>>,
+    embedding: Option<EmbeddingServiceClient<Client>>,
+    safety: Option<ContentSafetyServiceClient<Client>>,
+}
+
+impl App {
+    /// The clients of `config`, and an empty table until `discover` fills it.
+    ///
+    /// # Errors
+    /// When an endpoint is not a URL.
+    pub fn build(config: Config) -> anyhow::Result<Self> {
+        let chat = client(&config.chat).context("`edge.chat.endpoints`")?;
+        let embedding = client(&config.embedding).context("`edge.embedding.endpoints`")?;
+        let safety = client(&config.content_safety).context("`edge.content_safety.endpoints`")?;
+        let safety = safety.map(|c| {
+            let client = ContentSafetyServiceClient::new(c);
+            client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+        });
+        let config = Arc::new(config);
+        Ok(Self {
+            guard: Guard::new(safety.clone(), Arc::clone(&config)),
+            began: unix_seconds(),
+            table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
+            chat: chat.map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
+            embedding: embedding.map(|c| {
+                let client = EmbeddingServiceClient::new(c);
+                client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+            }),
+            safety,
+            config,
+        })
+    }
+
+    /// The deployments as the services listed them last.
+    #[must_use]
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
+    }
+
+    /// Puts a new table in place.
+    pub fn replace_table(&self, listed: &[ListedModel], complete: bool) {
+        self.table.store(Arc::new(Table::build(&self.config, listed, complete)));
+    }
+
+    /// Answers a conversation.
+    ///
+    /// # Errors
+    /// What the chat service says before its first piece.
+    pub async fn generate(&self, request: chat::GenerateRequest, context: &Context) -> Result<PieceStream, Fault> {
+        let mut client = self.chat.clone().ok_or_else(no_service)?;
+        let answer = client.generate(timed(request, context)).await.map_err(failed)?;
+        let pieces = answer.into_inner().filter_map(|event| {
+            ready(event.map_err(failed).map(translate::chat::from_rpc).transpose())
+        });
+        Ok(pieces::until(context.deadline, pieces))
+    }
+
+    /// Continues raw prompts.
+    ///
+    /// # Errors
+    /// What the chat service says before its first piece.
+    pub async fn complete(&self, request: chat::CompleteRequest, context: &Context) -> Result<PieceStream, Fault> {
+        let mut client = self.chat.clone().ok_or_else(no_service)?;
+        let answer = client.complete(timed(request, context)).await.map_err(failed)?;
+        let pieces = answer.into_inner().filter_map(|event| {
+            ready(event.map_err(failed).map(translate::completions::from_rpc).transpose())
+        });
+        Ok(pieces::until(context.deadline, pieces))
+    }
+
+    /// Embeds texts or images.
+    ///
+    /// # Errors
+    /// What the embedding service says.
+    pub async fn embed(
+        &self,
+        request: embedding::EmbedRequest,
+        context: &Context,
+    ) -> Result<embedding::EmbedResponse, Fault> {
+        let mut client = self.embedding.clone().ok_or_else(no_service)?;
+        Ok(client.embed(timed(request, context)).await.map_err(failed)?.into_inner())
+    }
+
+    /// Severities of a text.
+    ///
+    /// # Errors
+    /// What the content-safety service says.
+    pub async fn analyze(
+        &self,
+        request: content_safety::AnalyzeRequest,
+        context: &Context,
+    ) -> Result<content_safety::AnalyzeResponse, Fault> {
+        let mut client = self.safety.clone().ok_or_else(no_service)?;
+        Ok(client.analyze(timed(request, context)).await.map_err(failed)?.into_inner())
+    }
+
+    /// Severities of an image.
+    ///
+    /// # Errors
+    /// What the content-safety service says.
+    pub async fn analyze_image(
+        &self,
+        request: content_safety::AnalyzeImageRequest,
+        context: &Context,
+    ) -> Result<content_safety::AnalyzeImageResponse, Fault> {
+        let mut client = self.safety.clone().ok_or_else(no_service)?;
+        Ok(client.analyze_image(timed(request, context)).await.map_err(failed)?.into_inner())
+    }
+
+    /// Whether a prompt or documents attack the model that reads them.
+    ///
+    /// # Errors
+    /// What the content-safety service says.
+    pub async fn shield_prompt(
+        &self,
+        request: content_safety::ShieldPromptRequest,
+        context: &Context,
+    ) -> Result<content_safety::ShieldPromptResponse, Fault> {
+        let mut client = self.safety.clone().ok_or_else(no_service)?;
+        Ok(client.shield_prompt(timed(request, context)).await.map_err(failed)?.into_inner())
+    }
+
+    /// The chat service's models; none where the edge has no chat service.
+    ///
+    /// # Errors
+    /// When the service does not answer within `limit`.
+    pub async fn list_chat(&self, limit: Duration) -> Result<Vec<ListedModel>, tonic::Status> {
+        let Some(mut client) = self.chat.clone() else { return Ok(Vec::new()) };
+        let answer = tokio::time::timeout(limit, client.list_models(chat::ListModelsRequest {})).await;
+        let models = answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner();
+        Ok(models.models.into_iter().map(translate::models::from_chat).collect())
+    }
+
+    /// The embedding service's models; none where the edge has no embedding service.
+    ///
+    /// # Errors
+    /// When the service does not answer within `limit`.
+    pub async fn list_embedding(&self, limit: Duration) -> Result<Vec<ListedModel>, tonic::Status> {
+        let Some(mut client) = self.embedding.clone() else { return Ok(Vec::new()) };
+        let answer = tokio::time::timeout(limit, client.list_models(embedding::ListModelsRequest {})).await;
+        let models = answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner();
+        Ok(models.models.into_iter().map(translate::models::from_embedding).collect())
+    }
+}
+
+/// Now, in Unix seconds.
+#[must_use]
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+fn client(config: &ClientConfig) -> anyhow::Result<Option<Client>> {
+    if config.endpoints.is_empty() { Ok(None) } else { chassis::grpc::client(config).map(Some) }
+}
+
+/// The message with what is left of the request's time as `grpc-timeout`.
+fn timed<T>(message: T, context: &Context) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(context.deadline.saturating_duration_since(Instant::now()));
+    request
+}
+
+/// What a service said as a fault. Here a client's answer loses the cause, so here it is logged.
+fn failed(status: tonic::Status) -> Fault {
+    let (grpc, cause) = (status.code(), status.message().to_owned());
+    let fault = Fault::from(status);
+    if fault.code.http() >= 500 {
+        tracing::warn!(?grpc, cause, code = fault.code.as_str(), "a service failed");
+    }
+    fault
+}
+
+fn no_service() -> Fault {
+    Fault::new(ErrorCode::ModalityNotSupported, "this endpoint has no service for this route")
+}

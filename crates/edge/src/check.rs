@@ -1,0 +1,275 @@
+//! What a valid request asks that its deployment cannot do: the only source of a 422.
+//!
+//! Separate from parsing, which knows no deployment, and from translation, which must not refuse. All offences of a request
+//! are told at once; the first is the one that flat bodies name.
+
+use crate::context::Family;
+use crate::deployments::{Deployment, Purpose};
+use api_types::rest::chat_completions::{ContentPart, Modality, ResponseFormat};
+use api_types::rest::embeddings::{EmbeddingOptions, InputType};
+use api_types::rest::{ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest, Fields, ImageEmbeddingsRequest, Parsed};
+use api_types::{Detail, ErrorCode, Fault};
+use serde_json::{Value, json};
+
+/// The offences found so far.
+#[derive(Debug, Default)]
+struct Offences {
+    first: Option<Fault>,
+}
+
+impl Offences {
+    fn add(&mut self, target: impl Into<String>, input: Value, message: impl Into<String>) {
+        let fault = Fault::unsupported(target, input, message);
+        match &mut self.first {
+            None => self.first = Some(fault),
+            Some(first) => first.details.push(Detail {
+                code: ErrorCode::ParameterNotSupported.as_str().to_owned(),
+                message: fault.message,
+                target: fault.target.unwrap_or_default(),
+            }),
+        }
+    }
+
+    fn into_result<T>(self, value: T) -> Result<T, Fault> {
+        self.first.map_or(Ok(value), Err)
+    }
+
+    /// Joins what the model takes of `extra` and `others`; names it does not take are refused on the inference routes, where
+    /// they were passed through on purpose, and ignored on OpenAI's, where they are ordinary (section 15).
+    fn extras(&mut self, deployment: &Deployment, family: Family, extra: Fields, others: Fields) -> Fields {
+        let mut taken: Fields = others.into_iter().filter(|(name, _)| deployment.takes_extra(name)).collect();
+        for (name, value) in extra {
+            if deployment.takes_extra(&name) {
+                taken.insert(name, value);
+            } else if !family.is_openai() {
+                let message = format!("the model does not take the parameter `{name}`");
+                self.add(name, value, message);
+            }
+        }
+        taken
+    }
+}
+
+/// A request that its deployment can answer, and the extra parameters to hand to the model.
+#[derive(Debug, Clone)]
+pub struct Checked<T> {
+    /// The request.
+    pub request: T,
+    /// A JSON object as text; empty means none.
+    pub extra_json: String,
+}
+
+impl<T> Checked<T> {
+    fn new(request: T, extra: Fields) -> Self {
+        let extra_json = if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
+        Self { request, extra_json }
+    }
+}
+
+/// Checks a conversation.
+///
+/// # Errors
+/// 422 with every offence.
+pub fn chat(
+    parsed: Parsed<ChatCompletionsRequest>,
+    deployment: &Deployment,
+    family: Family,
+) -> Result<Checked<ChatCompletionsRequest>, Fault> {
+    let Parsed { mut request, extra } = parsed;
+    let abilities = deployment.chat();
+    let mut offences = Offences::default();
+    let format = request.response_format.as_ref();
+    let fits = match format {
+        None | Some(ResponseFormat::Text) => true,
+        Some(ResponseFormat::JsonObject) => abilities.json_object,
+        Some(ResponseFormat::JsonSchema { .. }) => abilities.json_schema,
+    };
+    if !fits {
+        let kind = format.map_or("", ResponseFormat::as_str);
+        offences.add("response_format", json!(kind), format!("the model cannot be held to `{kind}`"));
+    }
+    if !request.tools.is_empty() && !abilities.tools {
+        let names: Vec<_> = request.tools.iter().map(|t| t.name.as_str()).collect();
+        offences.add("tools", json!(names), "the model does not understand tools");
+    }
+    if request.modalities.contains(&Modality::Audio) {
+        offences.add("modalities", json!("audio"), "the model does not answer in sound");
+    }
+    if request.logprobs && !abilities.logprobs {
+        offences.add("logprobs", json!(true), "the model does not report log probabilities");
+    }
+    for (i, message) in request.messages.iter().enumerate() {
+        for (j, part) in message.content.iter().enumerate() {
+            let kind = match part {
+                ContentPart::ImageUrl { .. } if !abilities.images => "image_url",
+                ContentPart::InputAudio { .. } if !abilities.audio => "input_audio",
+                ContentPart::AudioUrl(_) if !abilities.audio => "audio_url",
+                ContentPart::Text(_)
+                | ContentPart::ImageUrl { .. }
+                | ContentPart::InputAudio { .. }
+                | ContentPart::AudioUrl(_) => continue,
+            };
+            let target = format!("messages.{i}.content.{j}");
+            offences.add(target, json!(kind), format!("the model does not understand parts of type `{kind}`"));
+        }
+    }
+    let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
+    offences.into_result(Checked::new(request, extra))
+}
+
+/// Checks prompts to continue.
+///
+/// # Errors
+/// 422 with every offence.
+pub fn completions(
+    parsed: Parsed<CompletionsRequest>,
+    deployment: &Deployment,
+    family: Family,
+) -> Result<Checked<CompletionsRequest>, Fault> {
+    let Parsed { mut request, extra } = parsed;
+    let mut offences = Offences::default();
+    if let Some(logprobs) = request.logprobs.filter(|_| !deployment.chat().logprobs) {
+        offences.add("logprobs", json!(logprobs), "the model does not report log probabilities");
+    }
+    let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
+    offences.into_result(Checked::new(request, extra))
+}
+
+/// Checks texts to embed.
+///
+/// # Errors
+/// 422 with every offence.
+pub fn embeddings(
+    parsed: Parsed<EmbeddingsRequest>,
+    deployment: &Deployment,
+    family: Family,
+) -> Result<Checked<EmbeddingsRequest>, Fault> {
+    let Parsed { mut request, extra } = parsed;
+    let mut offences = Offences::default();
+    options(&mut offences, &request.options, deployment);
+    let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
+    offences.into_result(Checked::new(request, extra))
+}
+
+/// Checks images to embed.
+///
+/// # Errors
+/// 422 with every offence.
+pub fn image_embeddings(
+    parsed: Parsed<ImageEmbeddingsRequest>,
+    deployment: &Deployment,
+    family: Family,
+) -> Result<Checked<ImageEmbeddingsRequest>, Fault> {
+    let Parsed { mut request, extra } = parsed;
+    let mut offences = Offences::default();
+    options(&mut offences, &request.options, deployment);
+    if !deployment.embedding().image_with_text {
+        for (i, input) in request.input.iter().enumerate() {
+            if let Some(text) = input.text.as_ref().filter(|t| !t.is_empty()) {
+                let message = "the model takes no text along with an image";
+                offences.add(format!("input.{i}.text"), json!(text), message);
+            }
+        }
+    }
+    let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
+    offences.into_result(Checked::new(request, extra))
+}
+
+fn options(offences: &mut Offences, options: &EmbeddingOptions, deployment: &Deployment) {
+    let abilities = deployment.embedding();
+    if let Some(length) = options.dimensions {
+        let full = abilities.full_dimensions;
+        let fits = length == full
+            || abilities.dimensions.contains(&length)
+            || (abilities.any_dimensions && (full == 0 || length < full));
+        if !fits {
+            let message = format!("the model cannot make vectors of length {length}; its own is {full}");
+            offences.add("dimensions", json!(length), message);
+        }
+    }
+    let known = match options.input_type {
+        InputType::Text => true,
+        InputType::Query => abilities.input_types.contains(&Purpose::Query),
+        InputType::Document => abilities.input_types.contains(&Purpose::Document),
+    };
+    if !known {
+        let word = options.input_type.as_str();
+        offences.add("input_type", json!(word), format!("the model knows no input type `{word}`"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::deployments::{Abilities, ChatAbilities, EmbeddingAbilities};
+    use api_types::rest::Vocabulary;
+
+    fn deployment(abilities: Abilities) -> Deployment {
+        let word = "m".to_owned();
+        Deployment { name: word.clone(), model: word.clone(), publisher: word, policy: String::new(), abilities }
+    }
+
+    fn chat_fault(body: &Value, abilities: ChatAbilities, family: Family) -> Option<Fault> {
+        let parsed = ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        chat(parsed, &deployment(Abilities::Chat(abilities)), family).err()
+    }
+
+    #[test]
+    fn every_offence_is_told_the_first_with_its_input() {
+        let body = json!({"response_format": {"type": "json_object"}, "logprobs": true, "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "hi"},
+                {"type": "image_url", "image_url": {"url": "https://x/y.png"}}]}]});
+        let fault = chat_fault(&body, ChatAbilities::default(), Family::Inference).unwrap();
+        assert_eq!(fault.target.as_deref(), Some("response_format"));
+        assert_eq!(fault.input, Some(json!("json_object")));
+        let others: Vec<_> = fault.details.iter().map(|d| d.target.as_str()).collect();
+        assert_eq!(others, ["logprobs", "messages.0.content.1"]);
+        let able = ChatAbilities { json_object: true, logprobs: true, images: true, ..Default::default() };
+        assert_eq!(chat_fault(&body, able, Family::Inference), None);
+    }
+
+    #[test]
+    fn a_schema_needs_more_than_json() {
+        let body = json!({"messages": [{"role": "user", "content": "hi"}],
+            "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}});
+        let able = ChatAbilities { json_object: true, ..Default::default() };
+        assert_eq!(chat_fault(&body, able, Family::Inference).unwrap().input, Some(json!("json_schema")));
+    }
+
+    #[test]
+    fn extras_the_model_does_not_take_are_refused_or_ignored_by_family() {
+        let body = json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
+        let none = ChatAbilities::default();
+        let fault = chat_fault(&body, none.clone(), Family::Inference).unwrap();
+        assert_eq!((fault.target.as_deref(), fault.input), (Some("top_k"), Some(json!(5))));
+        assert_eq!(chat_fault(&body, none, Family::OpenAi), None);
+    }
+
+    #[test]
+    fn extras_the_model_takes_are_handed_on() {
+        let body = json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
+        let parsed = ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        let able = ChatAbilities { extra_parameters: vec!["top_k".to_owned()], ..Default::default() };
+        let checked = chat(parsed, &deployment(Abilities::Chat(able)), Family::OpenAi).unwrap();
+        assert_eq!(checked.extra_json, r#"{"top_k":5}"#);
+    }
+
+    fn embedding_target(body: &Value, abilities: EmbeddingAbilities) -> Option<String> {
+        let parsed = EmbeddingsRequest::parse(body.to_string().as_bytes(), Vocabulary::INFERENCE, 8).unwrap();
+        let checked = embeddings(parsed, &deployment(Abilities::Embedding(abilities)), Family::Inference);
+        checked.err().and_then(|f| f.target)
+    }
+
+    #[test]
+    fn dimensions_and_input_types_are_the_models() {
+        let able = EmbeddingAbilities { text: true, full_dimensions: 384, dimensions: vec![128], ..Default::default() };
+        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 384}), able.clone()), None);
+        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 128}), able.clone()), None);
+        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 64}), able.clone()).unwrap(), "dimensions");
+        let any = EmbeddingAbilities { any_dimensions: true, ..able.clone() };
+        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 64}), any.clone()), None);
+        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 385}), any).unwrap(), "dimensions");
+        assert_eq!(embedding_target(&json!({"input": "a", "input_type": "text"}), able.clone()), None);
+        assert_eq!(embedding_target(&json!({"input": "a", "input_type": "query"}), able).unwrap(), "input_type");
+    }
+}

@@ -1,0 +1,269 @@
+//! The options of `config.toml` as types.
+//!
+//! Separate from what is built of them: a value here is parsed and checked, but nothing outside has been looked at. The
+//! defaults and the documentation of every option are in `config.toml`, which the binary embeds.
+
+use crate::deployments::DeploymentConfig;
+use chassis::grpc::ClientConfig;
+use chassis::{Configured, Problems, Secret, ServiceConfig};
+use serde::Deserialize;
+use std::path::PathBuf;
+
+/// Everything under `[edge]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What every service has.
+    pub service: ServiceConfig,
+    /// Who may call.
+    pub auth: AuthConfig,
+    /// How strictly the contract is read.
+    pub api: ApiConfig,
+    /// Bounds of everything a caller sends.
+    pub limits: LimitsConfig,
+    /// Who answers a request that names no deployment.
+    pub defaults: DefaultsConfig,
+    /// Deployments besides the models that the services list.
+    #[serde(default)]
+    pub deployments: Vec<DeploymentConfig>,
+    /// How the services are asked for their models.
+    pub discovery: DiscoveryConfig,
+    /// Content safety around requests.
+    pub guard: GuardConfig,
+    /// Where the chat service is.
+    pub chat: ClientConfig,
+    /// Where the embedding service is.
+    pub embedding: ClientConfig,
+    /// Where the content-safety service is.
+    pub content_safety: ClientConfig,
+}
+
+/// Who may call.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuthConfig {
+    /// Valid keys.
+    pub keys: Vec<Secret>,
+    /// File with more keys, one a line; empty means none.
+    pub key_file: PathBuf,
+    /// Serves everybody on any address.
+    pub disabled: bool,
+}
+
+/// How strictly the contract is read.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Which values of `api-version` are accepted.
+    pub versions: Versions,
+    /// What an absent `extra-parameters` header means.
+    pub extra_parameters: ExtraDefault,
+    /// Names accepted on the inference routes besides those of their API.
+    pub also_known: Vec<String>,
+}
+
+/// Which values of `api-version` are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Versions {
+    /// The published ones.
+    Strict,
+    /// Any date of their form since the first one.
+    Lenient,
+}
+
+/// What an absent `extra-parameters` header means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExtraDefault {
+    /// Refuse.
+    Error,
+    /// Remove.
+    Drop,
+    /// Hand to the model.
+    PassThrough,
+}
+
+/// Bounds of everything a caller sends.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitsConfig {
+    /// Largest request body.
+    pub body_bytes: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout_ms: u64,
+    /// Most bytes of a request line with its headers.
+    pub header_bytes: usize,
+    /// How long the headers of a request may take, and how long an idle connection is kept.
+    pub header_timeout_ms: u64,
+    /// How long a request may take, to the last byte.
+    pub request_timeout_ms: u64,
+    /// Connections open at the same time.
+    pub connections: usize,
+    /// Most inputs of one embeddings request.
+    pub embedding_inputs: usize,
+    /// Most images of one image embeddings request.
+    pub image_inputs: usize,
+}
+
+/// Who answers a request that names no deployment: `""` the first of its kind, `"none"` no one.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DefaultsConfig {
+    /// `POST /chat/completions`
+    pub chat: String,
+    /// `POST /completions`
+    pub completions: String,
+    /// `POST /embeddings`
+    pub embeddings: String,
+    /// `POST /images/embeddings`
+    pub image_embeddings: String,
+}
+
+/// How the services are asked for their models.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoveryConfig {
+    /// How often.
+    pub refresh_ms: u64,
+    /// Pause between attempts until every service has answered once.
+    pub retry_ms: u64,
+    /// How long one attempt may take.
+    pub timeout_ms: u64,
+}
+
+/// Content safety around requests.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuardConfig {
+    /// Policy of deployments that name none; empty screens nothing.
+    pub policy: String,
+    /// What an unreachable content-safety service means.
+    pub when_unavailable: WhenUnavailable,
+    /// How long one judgement may take.
+    pub timeout_ms: u64,
+    /// Characters of a streamed reply that are judged together.
+    pub window_chars: usize,
+    /// Characters before a window that are judged again with it.
+    pub context_chars: usize,
+    /// How long a blocked stream may wait for the backend's token counts.
+    pub usage_wait_ms: u64,
+    /// Whether inputs of `/embeddings` are screened.
+    pub embeddings: bool,
+}
+
+/// What an unreachable content-safety service means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenUnavailable {
+    /// 503.
+    Refuse,
+    /// The request goes on, annotated as unchecked.
+    Allow,
+}
+
+impl Configured for Config {
+    fn service(&self) -> &ServiceConfig {
+        &self.service
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        let limits = &self.limits;
+        for (option, value) in [
+            ("limits.body_bytes", limits.body_bytes),
+            ("limits.connections", limits.connections),
+            ("limits.embedding_inputs", limits.embedding_inputs),
+            ("limits.image_inputs", limits.image_inputs),
+            ("guard.window_chars", self.guard.window_chars),
+        ] {
+            if value == 0 {
+                problems.add(option, "must be at least 1");
+            }
+        }
+        for (option, value) in [
+            ("limits.body_timeout_ms", limits.body_timeout_ms),
+            ("limits.header_timeout_ms", limits.header_timeout_ms),
+            ("limits.request_timeout_ms", limits.request_timeout_ms),
+            ("discovery.refresh_ms", self.discovery.refresh_ms),
+            ("discovery.retry_ms", self.discovery.retry_ms),
+            ("discovery.timeout_ms", self.discovery.timeout_ms),
+            ("guard.timeout_ms", self.guard.timeout_ms),
+        ] {
+            if value == 0 {
+                problems.add(option, "must be at least 1 millisecond");
+            }
+        }
+        if limits.header_bytes < LEAST_HEADER_BYTES {
+            problems.add("limits.header_bytes", format!("must be at least {LEAST_HEADER_BYTES}"));
+        }
+        if self.chat.endpoints.is_empty() && self.embedding.endpoints.is_empty() {
+            problems.add("chat.endpoints", "name a chat or an embedding service; there is nothing to serve");
+        }
+        self.check_policies(problems);
+        self.check_deployments(problems);
+    }
+}
+
+/// hyper refuses a smaller buffer.
+const LEAST_HEADER_BYTES: usize = 8192;
+
+impl Config {
+    fn check_policies(&self, problems: &mut Problems) {
+        let named = self.deployments.iter().filter_map(|d| d.policy.as_deref());
+        let screened = std::iter::once(self.guard.policy.as_str()).chain(named).any(|p| !p.is_empty());
+        if screened && self.content_safety.endpoints.is_empty() {
+            problems.add("content_safety.endpoints", "is empty, but a safety policy is named");
+        }
+    }
+
+    fn check_deployments(&self, problems: &mut Problems) {
+        let mut seen = std::collections::HashSet::new();
+        for (i, deployment) in self.deployments.iter().enumerate() {
+            if deployment.name.is_empty() {
+                problems.add(&format!("deployments[{i}].name"), "must not be empty");
+            }
+            if !seen.insert(deployment.name.to_lowercase()) {
+                let name = &deployment.name;
+                problems.add(&format!("deployments[{i}].name"), format!("`{name}` is named twice"));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chassis::config::{Sources, load};
+
+    fn with(env: &[(&str, &str)]) -> Result<Config, Problems> {
+        let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        load("edge", crate::DEFAULTS, &Sources { file: None, env })
+    }
+
+    #[test]
+    fn the_embedded_defaults_are_valid() {
+        let config = with(&[]).unwrap();
+        assert_eq!(config.service.listen, "127.0.0.1:8080");
+        assert_eq!(config.guard.when_unavailable, WhenUnavailable::Refuse);
+    }
+
+    #[test]
+    fn a_policy_without_a_service_is_refused() {
+        let problems = with(&[("EDGE__GUARD__POLICY", "default"), ("EDGE__CONTENT_SAFETY__ENDPOINTS", "[]")]);
+        assert!(problems.unwrap_err().to_string().contains("content_safety.endpoints"));
+    }
+
+    #[test]
+    fn keys_come_from_the_environment_and_do_not_show() {
+        let config = with(&[("EDGE__AUTH__KEYS", "[\"s3cret\"]")]).unwrap();
+        assert_eq!(config.auth.keys[0].expose(), "s3cret");
+        assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_deployment_named_twice_is_refused() {
+        let twice = "[{name='a', service='chat'}, {name='A', service='chat'}]";
+        let problems = with(&[("EDGE__DEPLOYMENTS", twice)]);
+        assert!(problems.unwrap_err().to_string().contains("named twice"));
+    }
+}

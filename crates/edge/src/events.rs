@@ -1,0 +1,285 @@
+//! Internal events: one struct writes the log line and the metrics of a request.
+//!
+//! Separate so that a line and its metric never disagree. A `Record` is made when a request comes, is filled on the way, and
+//! writes itself when the last byte has left or the client has: dropping it is what ends a request. Label values are enums or
+//! names from the deployment table, never text of a caller.
+
+use crate::context::Family;
+use api_types::ErrorCode;
+use http::StatusCode;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::Span;
+
+/// Which path a request came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `/chat/completions`
+    ChatCompletions,
+    /// `/completions`
+    Completions,
+    /// `/embeddings`
+    Embeddings,
+    /// `/images/embeddings`
+    ImageEmbeddings,
+    /// `/info`
+    Info,
+    /// `/v1/models` and below
+    Models,
+    /// `/contentsafety`
+    ContentSafety,
+    /// A path that is not served.
+    Unknown,
+}
+
+impl Route {
+    /// The route at the end of `path`.
+    #[must_use]
+    pub fn of(path: &str, family: Family) -> Self {
+        if family == Family::ContentSafety {
+            return Self::ContentSafety;
+        }
+        for (end, route) in [
+            ("/chat/completions", Self::ChatCompletions),
+            ("/completions", Self::Completions),
+            ("/images/embeddings", Self::ImageEmbeddings),
+            ("/embeddings", Self::Embeddings),
+            ("/info", Self::Info),
+        ] {
+            if path.ends_with(end) {
+                return route;
+            }
+        }
+        let models = family == Family::OpenAi && path.contains("/models");
+        if models { Self::Models } else { Self::Unknown }
+    }
+
+    /// The label.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::ImageEmbeddings => "image_embeddings",
+            Self::Info => "info",
+            Self::Models => "models",
+            Self::ContentSafety => "content_safety",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The last byte left.
+    Complete,
+    /// The client went away first.
+    Abandoned,
+    /// An error after the first byte.
+    Broken(ErrorCode),
+}
+
+impl Outcome {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Abandoned => "abandoned",
+            Self::Broken(_) => "broken",
+        }
+    }
+}
+
+/// What is known of one request.
+#[derive(Debug)]
+pub struct Record {
+    route: Route,
+    span: Span,
+    began: Instant,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    deployment: Option<String>,
+    status: Option<StatusCode>,
+    code: Option<ErrorCode>,
+    outcome: Outcome,
+    first_piece: Option<Duration>,
+    prompt_tokens: u32,
+    completion_tokens: u32,
+}
+
+impl Record {
+    /// A request that came just now.
+    #[must_use]
+    pub fn begin(route: Route, span: Span) -> Self {
+        metrics::gauge!("edge_in_flight_requests").increment(1.0);
+        let known = Known {
+            deployment: None,
+            status: None,
+            code: None,
+            // Until it is known better: a request that is dropped was abandoned.
+            outcome: Outcome::Abandoned,
+            first_piece: None,
+            prompt_tokens: 0,
+            completion_tokens: 0,
+        };
+        Self { route, span, began: Instant::now(), known: Mutex::new(known) }
+    }
+
+    /// The span of the request.
+    #[must_use]
+    pub const fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Notes which deployment answers; `name` must come from the table.
+    pub fn deployment(&self, name: &str) {
+        self.known().deployment = Some(name.to_owned());
+    }
+
+    /// Notes the status of the answer, and the error behind it.
+    pub fn answered(&self, status: StatusCode, code: Option<ErrorCode>) {
+        let mut known = self.known();
+        known.status = Some(status);
+        known.code = code;
+    }
+
+    /// Notes that the first piece of an answer came.
+    pub fn first_piece(&self) {
+        let elapsed = self.began.elapsed();
+        self.known().first_piece.get_or_insert(elapsed);
+    }
+
+    /// Notes the tokens spent.
+    pub fn tokens(&self, prompt: u32, completion: u32) {
+        let mut known = self.known();
+        known.prompt_tokens = prompt;
+        known.completion_tokens = completion;
+    }
+
+    /// Notes how it ended; the first word counts.
+    pub fn ended(&self, outcome: Outcome) {
+        let mut known = self.known();
+        if known.outcome == Outcome::Abandoned {
+            known.outcome = outcome;
+        }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Nothing that holds this lock can panic half-way through a change.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        metrics::gauge!("edge_in_flight_requests").decrement(1.0);
+        let seconds = self.began.elapsed();
+        let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let _in_span = self.span.enter();
+        known.emit(self.route, seconds);
+    }
+}
+
+impl Known {
+    fn emit(&self, route: Route, elapsed: Duration) {
+        let deployment = self.deployment.clone().unwrap_or_default();
+        let status = self.status.map_or(0, |s| s.as_u16());
+        let (route, outcome) = (route.as_str(), self.outcome.as_str());
+        metrics::counter!("edge_requests_total", "route" => route, "deployment" => deployment.clone(),
+            "status" => status.to_string(), "outcome" => outcome)
+        .increment(1);
+        metrics::histogram!("edge_request_seconds", "route" => route).record(elapsed.as_secs_f64());
+        if let Some(first) = self.first_piece {
+            metrics::histogram!("edge_first_token_seconds", "route" => route, "deployment" => deployment.clone())
+                .record(first.as_secs_f64());
+        }
+        for (kind, tokens) in [("prompt", self.prompt_tokens), ("completion", self.completion_tokens)] {
+            if tokens > 0 {
+                metrics::counter!("edge_tokens_total", "deployment" => deployment.clone(), "kind" => kind)
+                    .increment(u64::from(tokens));
+            }
+        }
+        let code = match self.outcome {
+            Outcome::Broken(code) => Some(code),
+            Outcome::Complete | Outcome::Abandoned => self.code,
+        };
+        tracing::info!(
+            route,
+            deployment,
+            status,
+            outcome,
+            code = code.map_or("", ErrorCode::as_str),
+            prompt_tokens = self.prompt_tokens,
+            completion_tokens = self.completion_tokens,
+            first_piece_ms = self.first_piece.map(milliseconds),
+            duration_ms = milliseconds(elapsed),
+            "request"
+        );
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+/// What a judgement of content safety came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judgement {
+    /// Nothing to object to.
+    Cleared,
+    /// The policy blocked it.
+    Blocked,
+    /// No answer from the service.
+    Unavailable,
+}
+
+/// Which text was judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// What goes into a model.
+    Prompt,
+    /// What comes out.
+    Reply,
+}
+
+/// Counts one judgement of content safety.
+pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
+    let what = match judged {
+        Judged::Prompt => "prompt",
+        Judged::Reply => "reply",
+    };
+    let verdict = match judgement {
+        Judgement::Cleared => "cleared",
+        Judgement::Blocked => "blocked",
+        Judgement::Unavailable => "unavailable",
+    };
+    metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict).increment(1);
+    metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_path_is_the_route() {
+        assert_eq!(Route::of("/models/chat/completions", Family::Inference), Route::ChatCompletions);
+        assert_eq!(Route::of("/openai/deployments/d/completions", Family::Deployments), Route::Completions);
+        assert_eq!(Route::of("/images/embeddings", Family::Inference), Route::ImageEmbeddings);
+        assert_eq!(Route::of("/v1/models/phi", Family::OpenAi), Route::Models);
+        assert_eq!(Route::of("/models", Family::Inference), Route::Unknown);
+        assert_eq!(Route::of("/contentsafety/text:analyze", Family::ContentSafety), Route::ContentSafety);
+    }
+
+    #[test]
+    fn the_first_ending_counts() {
+        let record = Record::begin(Route::Info, Span::none());
+        record.ended(Outcome::Broken(ErrorCode::Timeout));
+        record.ended(Outcome::Complete);
+        assert_eq!(record.known().outcome, Outcome::Broken(ErrorCode::Timeout));
+    }
+}

@@ -1,0 +1,275 @@
+//! A request taken in: headers read, body read within its bounds, extra parameters settled.
+//!
+//! Separate so that bad input answers in our error shape before a handler runs. Handlers get a `Call` and parse its body with
+//! the parser of their route.
+
+use crate::app::App;
+use crate::config::ExtraDefault;
+use crate::context::{Context, Family};
+use crate::deployments::{Deployment, Modality, Selector};
+use crate::error::{self, ApiError};
+use crate::events::Record;
+use api_types::rest::{Dialect, Fields, Parsed, Vocabulary, extra_parameters_fault};
+use api_types::{ErrorCode, Fault};
+use axum::RequestExt as _;
+use axum::extract::{FromRequest, RawPathParams, Request};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName};
+use http_body_util::{BodyExt as _, LengthLimitError};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What becomes of extra parameters, by its published name and that of early .NET clients.
+const EXTRA_HEADERS: [&str; 2] = ["extra-parameters", "unknown-parameters"];
+/// Chooses a deployment.
+const DEPLOYMENT_HEADER: HeaderName = HeaderName::from_static("azureml-model-deployment");
+/// Chooses a model.
+const MESH_HEADER: HeaderName = HeaderName::from_static("x-ms-model-mesh-model-name");
+/// Name of the path segment in `/openai/deployments/{deployment}`.
+const PATH_SEGMENT: &str = "deployment";
+
+/// What becomes of body properties that are not part of the API (section 5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExtraParameters {
+    /// Refuse the request.
+    Error,
+    /// Remove them.
+    Drop,
+    /// Hand them to the model.
+    PassThrough,
+}
+
+impl From<ExtraDefault> for ExtraParameters {
+    fn from(default: ExtraDefault) -> Self {
+        match default {
+            ExtraDefault::Error => Self::Error,
+            ExtraDefault::Drop => Self::Drop,
+            ExtraDefault::PassThrough => Self::PassThrough,
+        }
+    }
+}
+
+impl ExtraParameters {
+    /// What `headers` say, in any of the spellings that were ever published.
+    fn of(headers: &HeaderMap, default: ExtraDefault) -> Result<Self, Fault> {
+        let Some(value) = EXTRA_HEADERS.iter().find_map(|name| headers.get(*name)) else {
+            return Ok(default.into());
+        };
+        let word = value.to_str().unwrap_or_default().trim().to_ascii_lowercase();
+        match word.as_str() {
+            "error" | "" => Ok(Self::Error),
+            "drop" | "ignore" => Ok(Self::Drop),
+            "pass-through" | "pass_through" | "allow" => Ok(Self::PassThrough),
+            _ => Err(Fault::invalid(
+                EXTRA_HEADERS[0],
+                "unexpected value of the `extra-parameters` header; expected `error`, `drop` or `pass-through`",
+            )),
+        }
+    }
+}
+
+/// What a request without a body says: who should answer, and how.
+#[derive(Debug, Clone)]
+pub struct Head {
+    /// Family, version, deadline.
+    pub context: Context,
+    /// To be filled on the way.
+    pub record: Arc<Record>,
+    /// The deployment that path and headers name.
+    selector: Selector,
+}
+
+impl Head {
+    fn of(request: &Request) -> Result<Self, Fault> {
+        let extensions = request.extensions();
+        let (Some(context), Some(record)) =
+            (extensions.get::<Context>(), extensions.get::<Arc<Record>>())
+        else {
+            return Err(Fault::new(ErrorCode::Internal, "the server had an error processing your request"));
+        };
+        let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let selector = Selector {
+            deployment_header: header(DEPLOYMENT_HEADER),
+            mesh_header: header(MESH_HEADER),
+            ..Selector::default()
+        };
+        Ok(Self { context: *context, record: Arc::clone(record), selector })
+    }
+
+    async fn take(app: &App, request: &mut Request) -> Result<Self, ApiError> {
+        let mut head = Self::of(request)?;
+        head.context.check_version(request.uri(), app.config.api.versions)?;
+        head.selector.path = match request.extract_parts::<RawPathParams>().await {
+            Ok(params) => params.iter().find(|(name, _)| *name == PATH_SEGMENT).map(|(_, value)| value.to_owned()),
+            // The segment is not UTF-8 once decoded: no deployment can be called so.
+            Err(_) => return Err(error::not_found().await),
+        };
+        Ok(head)
+    }
+
+    /// The deployment that answers, where the body or the query names `model`.
+    ///
+    /// # Errors
+    /// As `Table::select`.
+    pub fn select(&self, app: &App, model: Option<&str>, modality: Modality) -> Result<Arc<Deployment>, Fault> {
+        let selector = self.selector(model);
+        let deployment = app.table().select(&selector, modality, self.context.family)?;
+        self.record.deployment(&deployment.name);
+        Ok(deployment)
+    }
+
+    /// The names this request gives, with the `model` of body or query.
+    #[must_use]
+    pub fn selector(&self, model: Option<&str>) -> Selector {
+        Selector { model: model.map(str::to_owned), ..self.selector.clone() }
+    }
+}
+
+impl FromRequest<App> for Head {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &App) -> Result<Self, ApiError> {
+        Self::take(app, &mut request).await
+    }
+}
+
+/// A request with a JSON body.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// What it says besides its body.
+    pub head: Head,
+    /// What becomes of extra parameters.
+    extra: ExtraParameters,
+    /// The bytes, within the limits but otherwise unread.
+    pub body: Bytes,
+}
+
+impl FromRequest<App> for Call {
+    type Rejection = ApiError;
+
+    async fn from_request(mut request: Request, app: &App) -> Result<Self, ApiError> {
+        let head = Head::take(app, &mut request).await?;
+        require_json(request.headers())?;
+        let extra = match head.context.family {
+            Family::Inference => ExtraParameters::of(request.headers(), app.config.api.extra_parameters)?,
+            // These routes have no such rule: what is unknown is ignored (section 15).
+            Family::Deployments | Family::OpenAi | Family::ContentSafety => ExtraParameters::PassThrough,
+        };
+        let body = read(request, app).await?;
+        Ok(Self { head, extra, body })
+    }
+}
+
+impl Call {
+    /// The names that are ordinary on this request's route.
+    #[must_use]
+    pub fn vocabulary<'a>(&self, app: &'a App) -> Vocabulary<'a> {
+        Vocabulary { dialect: self.dialect(), also_known: &app.config.api.also_known }
+    }
+
+    /// Which family's names and defaults apply.
+    #[must_use]
+    pub const fn dialect(&self) -> Dialect {
+        if self.head.context.family.is_openai() { Dialect::OpenAi } else { Dialect::Inference }
+    }
+
+    /// Does with extra properties what the header says; `admit` reads OpenAI's names among those that pass.
+    ///
+    /// # Errors
+    /// 400 when there are extra properties and the header does not allow them.
+    pub fn settle<T>(
+        &self,
+        mut parsed: Parsed<T>,
+        admit: fn(Parsed<T>) -> Result<Parsed<T>, Fault>,
+    ) -> Result<Parsed<T>, Fault> {
+        match self.extra {
+            ExtraParameters::Error if parsed.extra.is_empty() => Ok(parsed),
+            ExtraParameters::Error => Err(extra_parameters_fault(&parsed.extra)),
+            ExtraParameters::Drop => {
+                parsed.extra = Fields::new();
+                Ok(parsed)
+            }
+            ExtraParameters::PassThrough => admit(parsed),
+        }
+    }
+}
+
+fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
+    let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if json {
+        return Ok(());
+    }
+    Err(Fault::new(ErrorCode::UnsupportedMediaType, "Content-Type must be application/json."))
+}
+
+/// Reads the body; `body_size` has bounded it already, so only time is bounded here.
+async fn read(request: Request, app: &App) -> Result<Bytes, Fault> {
+    let limits = &app.config.limits;
+    let within = Duration::from_millis(limits.body_timeout_ms);
+    match tokio::time::timeout(within, request.into_body().collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(cause)) if is_too_large(&cause) => Err(error::too_large(limits.body_bytes)),
+        Ok(Err(_broken)) => Err(Fault::new(ErrorCode::InvalidRequest, "the request body ended too early")),
+        Err(_elapsed) => {
+            let seconds = within.as_secs_f64();
+            let message = format!("the request body did not arrive within {seconds} seconds");
+            Err(Fault::new(ErrorCode::InvalidRequest, message))
+        }
+    }
+}
+
+fn is_too_large(error: &axum::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<LengthLimitError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderValue;
+
+    fn extra(name: &'static str, value: &'static str) -> Result<ExtraParameters, u16> {
+        let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+        ExtraParameters::of(&headers, ExtraDefault::Error).map_err(|f| f.code.http())
+    }
+
+    #[test]
+    fn every_published_spelling_is_understood() {
+        for (value, meaning) in [
+            ("error", ExtraParameters::Error),
+            ("drop", ExtraParameters::Drop),
+            ("ignore", ExtraParameters::Drop),
+            ("pass-through", ExtraParameters::PassThrough),
+            ("pass_through", ExtraParameters::PassThrough),
+            ("allow", ExtraParameters::PassThrough),
+            ("Pass-Through", ExtraParameters::PassThrough),
+        ] {
+            assert_eq!(extra("extra-parameters", value), Ok(meaning), "{value}");
+            assert_eq!(extra("unknown-parameters", value), Ok(meaning), "{value}");
+        }
+        assert_eq!(extra("extra-parameters", "bogus"), Err(400));
+        let absent = ExtraParameters::of(&HeaderMap::new(), ExtraDefault::Drop);
+        assert_eq!(absent.unwrap(), ExtraParameters::Drop);
+    }
+
+    #[test]
+    fn json_is_told_from_other_types() {
+        let json = |value: &'static str| {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+            require_json(&headers).is_ok()
+        };
+        assert!(json("application/json") && json("Application/JSON; charset=utf-8") && json("application/x+json"));
+        assert!(!json("text/plain") && !json("") && !json("application/jsonl"));
+        assert!(require_json(&HeaderMap::new()).is_err());
+    }
+}

@@ -1,0 +1,187 @@
+//! The layers around every request, besides authentication: identity, trace, drain, deadline, body size.
+//!
+//! Separate from the router, which only stacks them. Their errors are faults like any other, which `trace`
+//! turns into bytes for all of them.
+
+use crate::context::{Context, Family};
+use crate::error::{self, ApiError};
+use crate::events::{Outcome, Record, Route};
+use api_types::{ErrorCode, Fault};
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use chassis::{Admission, Tasks};
+use futures::FutureExt as _;
+use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http_body::{Frame, SizeHint};
+use http_body_util::Limited;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::Instrument as _;
+use uuid::Uuid;
+
+/// Our id of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The same, where Azure's tools look for it.
+const APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
+/// The caller's id of a request, the same over retries.
+const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+/// A longer id of a caller is not repeated.
+const LONGEST_ID: usize = 128;
+/// When to try again while this replica stops; another one answers by then.
+const DRAIN_RETRY: Duration = Duration::from_secs(1);
+
+/// Gives the request an id and a deadline, and writes the id on every answer.
+pub async fn identify(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
+    let context = Context::of(request.uri(), Instant::now() + limit);
+    let ids = Ids::of(request.headers());
+    request.extensions_mut().insert(context);
+    request.extensions_mut().insert(ids.clone());
+    let mut response = next.run(request).await;
+    ids.write(response.headers_mut());
+    response
+}
+
+/// The ids of a request.
+#[derive(Debug, Clone)]
+struct Ids {
+    request: HeaderValue,
+    own: HeaderValue,
+    client: HeaderValue,
+}
+
+impl Ids {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut buffer = Uuid::encode_buffer();
+        let own: &str = Uuid::new_v4().hyphenated().encode_lower(&mut buffer);
+        let own = HeaderValue::from_str(own).unwrap_or_else(|_| HeaderValue::from_static(""));
+        let given = |name: &HeaderName| {
+            let value = headers.get(name).filter(|v| v.len() <= LONGEST_ID && v.to_str().is_ok());
+            value.cloned().unwrap_or_else(|| own.clone())
+        };
+        Self { request: given(&REQUEST_ID), client: given(&CLIENT_REQUEST_ID), own }
+    }
+
+    fn write(self, headers: &mut HeaderMap) {
+        headers.insert(REQUEST_ID, self.request);
+        headers.insert(APIM_REQUEST_ID, self.own);
+        headers.insert(CLIENT_REQUEST_ID, self.client);
+    }
+}
+
+/// Opens the span of the request as a child of the caller's, turns faults into bodies, and keeps the record and the admission
+/// of the request until the last byte of its answer.
+pub async fn trace(mut request: Request, next: Next) -> Response {
+    let context = request.extensions().get::<Context>().copied();
+    let family = context.map_or(Family::Inference, |c| c.family);
+    let route = Route::of(request.uri().path(), family);
+    let id = request.extensions().get::<Ids>().and_then(|ids| ids.request.to_str().ok()).unwrap_or_default();
+    let span = tracing::info_span!("request", otel.kind = "server", otel.name = route.as_str(), id);
+    chassis::telemetry::continue_trace(&span, request.headers());
+    let record = Arc::new(Record::begin(route, span.clone()));
+    request.extensions_mut().insert(Arc::clone(&record));
+    let mut response = next.run(request).instrument(span).await;
+    let admission = response.extensions_mut().remove::<Arc<Admission>>();
+    record.answered(response.status(), error::code_of(&response));
+    let response = match context {
+        Some(context) => error::render(response, &context),
+        None => response,
+    };
+    response.map(|body| Body::new(Held { body, record, admission }))
+}
+
+/// Refuses requests while draining; `trace` keeps the others counted until the last byte of their answer.
+pub async fn drain(State(tasks): State<Tasks>, request: Request, next: Next) -> Response {
+    let version = request.version();
+    let mut response = match tasks.admit() {
+        Some(admission) => {
+            let mut response = next.run(request).await;
+            response.extensions_mut().insert(Arc::new(admission));
+            response
+        }
+        None => draining(),
+    };
+    if tasks.draining().now_or_never().is_some() && version <= Version::HTTP_11 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn draining() -> Response {
+    let fault = Fault::new(ErrorCode::Unavailable, "this replica is stopping; try again");
+    axum::response::IntoResponse::into_response(ApiError::from(fault.with_retry_after(DRAIN_RETRY)))
+}
+
+/// Ends requests that have no answer by their deadline; a streamed answer watches its own end (`generation.rs`).
+///
+/// # Errors
+/// 504.
+pub async fn deadline(request: Request, next: Next) -> Result<Response, ApiError> {
+    let Some(deadline) = request.extensions().get::<Context>().map(|c| c.deadline) else {
+        return Ok(next.run(request).await);
+    };
+    let answer = tokio::time::timeout_at(deadline, next.run(request)).await;
+    answer.map_err(|_elapsed| error::too_late().into())
+}
+
+/// Refuses bodies over the limit: at once where they say so, else when they pass it (`extract.rs` answers then).
+///
+/// # Errors
+/// 413.
+pub async fn body_size(State(limit): State<usize>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(error::too_large(limit).into());
+    }
+    Ok(next.run(request.map(|body| Body::new(Limited::new(body, limit)))).await)
+}
+
+/// A body that holds on to the record and the admission of its request until its last byte.
+struct Held {
+    body: Body,
+    record: Arc<Record>,
+    #[expect(dead_code, reason = "held for its Drop")]
+    admission: Option<Arc<Admission>>,
+}
+
+impl http_body::Body for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // Calls that a streamed answer still makes belong to the request.
+        let record = Arc::clone(&self.record);
+        let _in_span = record.span().enter();
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() || (matches!(frame, Some(Ok(_))) && self.body.is_end_stream()) {
+            self.record.ended(Outcome::Complete);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // An answer without a body is complete although nobody ever asks it for a frame.
+        if self.body.is_end_stream() {
+            self.record.ended(Outcome::Complete);
+        }
+    }
+}

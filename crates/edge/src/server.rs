@@ -1,0 +1,190 @@
+//! The accept loop: connections in, requests to the router, an orderly end.
+//!
+//! Our own instead of `axum::serve`, which offers neither a header timeout nor a bound on headers. Speaks HTTP/1.1 and HTTP/2
+//! without TLS. Every wait for a client is bounded: for its first bytes, its headers, its body (`extract.rs`).
+
+use crate::config::LimitsConfig;
+use anyhow::Context as _;
+use axum::Router;
+use chassis::Tasks;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use std::future::Future;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, Sleep};
+
+/// What a client opens an HTTP/2 connection with; until it differs or ends, no other timeout is running.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Idle HTTP/2 connections are probed this often, so that a dead peer is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Pause after an accept that failed for want of descriptors: they come back when a connection ends.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Requests at the same time on one HTTP/2 connection.
+const STREAMS_PER_CONNECTION: u32 = 256;
+
+/// Serves `router` on `listener` until the tasks stop, and then lets open connections finish what they are answering.
+///
+/// # Errors
+/// When the listener has no address any more.
+pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig, tasks: &Tasks) -> anyhow::Result<()> {
+    let server = Server {
+        builder: builder(limits, tasks),
+        first_byte: Duration::from_millis(limits.header_timeout_ms),
+        tasks: tasks.clone(),
+    };
+    let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut stopping = pin!(tasks.stopping());
+    loop {
+        let next = async {
+            let permit = Arc::clone(&permits).acquire_owned().await.context("connection permits")?;
+            anyhow::Ok((permit, listener.accept().await))
+        };
+        let (permit, accepted) = tokio::select! {
+            () = &mut stopping => return Ok(()),
+            next = next => next?,
+        };
+        match accepted {
+            Ok((stream, _peer)) => server.spawn(stream, router.clone(), permit),
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn builder(limits: &LimitsConfig, tasks: &Tasks) -> auto::Builder<Executor> {
+    let mut builder = auto::Builder::new(Executor { tasks: tasks.clone() });
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(limits.header_timeout_ms))
+        .max_buf_size(limits.header_bytes);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+    builder
+}
+
+struct Server {
+    builder: auto::Builder<Executor>,
+    first_byte: Duration,
+    tasks: Tasks,
+}
+
+impl Server {
+    fn spawn(&self, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
+        // Pieces of a stream are small and must leave at once. Fails only on a socket that is gone already.
+        let _gone = stream.set_nodelay(true);
+        let builder = self.builder.clone();
+        let stopping = self.tasks.stopping();
+        let stream = Opening::new(stream, self.first_byte);
+        self.tasks.spawn(async move {
+            let _counted = permit;
+            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            let mut connection = pin!(connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = stopping => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                // A client that went away, or a stream that we ended as the contract demands.
+                tracing::debug!(%error, "connection ended");
+            }
+        });
+    }
+}
+
+/// Runs what HTTP/2 connections need as tracked tasks.
+#[derive(Debug, Clone)]
+struct Executor {
+    tasks: Tasks,
+}
+
+impl<F> hyper::rt::Executor<F> for Executor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, future: F) {
+        self.tasks.spawn(future);
+    }
+}
+
+/// A connection whose first bytes must come in time: while hyper tells HTTP/1 from HTTP/2 it has no timeout of its own.
+struct Opening {
+    stream: TcpStream,
+    /// None once the version is known.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// How many bytes of the preface have come.
+    matched: usize,
+}
+
+impl Opening {
+    fn new(stream: TcpStream, within: Duration) -> Self {
+        let deadline = Some(Box::pin(tokio::time::sleep_until(Instant::now() + within)));
+        Self { stream, deadline, matched: 0 }
+    }
+
+    fn look_at(&mut self, bytes: &[u8]) {
+        let expected = &PREFACE[self.matched..];
+        if expected.starts_with(bytes) && bytes.len() < expected.len() && !bytes.is_empty() {
+            self.matched += bytes.len();
+        } else {
+            self.deadline = None;
+        }
+    }
+}
+
+impl AsyncRead for Opening {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        let Some(deadline) = self.deadline.as_mut() else { return read };
+        if read.is_pending() {
+            ready!(deadline.as_mut().poll(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        self.look_at(&buf.filled()[before..]);
+        read
+    }
+}
+
+impl AsyncWrite for Opening {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

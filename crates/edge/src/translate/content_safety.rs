@@ -1,0 +1,200 @@
+//! The Content Safety routes ⇄ gRPC, and verdicts → annotations.
+
+use api_types::rest::ContentFilterResults;
+use api_types::rest::content_filter::{BlocklistResult, BlocklistResults, DetectionResult, Severity, SeverityResult};
+use api_types::rest::content_safety::{
+    AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, AttackAnalysis, BlocklistMatch, Category,
+    CategoryAnalysis, OutputType, ShieldPromptRequest, ShieldPromptResult,
+};
+use api_types::rpc::content_safety as rpc;
+
+/// `text:analyze`.
+#[must_use]
+pub fn analyze_to_rpc(request: AnalyzeTextRequest) -> rpc::AnalyzeRequest {
+    // The output type only rounds the answer.
+    let AnalyzeTextRequest { text, categories, blocklist_names, halt_on_blocklist_hit, output_type: _ } = request;
+    rpc::AnalyzeRequest {
+        text,
+        categories: categories_to_rpc(&categories),
+        blocklists: blocklist_names,
+        halt_on_blocklist_hit,
+    }
+}
+
+/// The answer of `text:analyze`, rounded to `output`.
+#[must_use]
+pub fn analyze_from_rpc(response: rpc::AnalyzeResponse, output: OutputType) -> AnalyzeTextResult {
+    let rpc::AnalyzeResponse { categories, blocklists } = response;
+    let blocklists_match = blocklists.into_iter().map(|found| {
+        let rpc::BlocklistMatch { blocklist, item_id, item_text } = found;
+        BlocklistMatch { blocklist_name: blocklist, blocklist_item_id: item_id, blocklist_item_text: item_text }
+    });
+    AnalyzeTextResult {
+        blocklists_match: blocklists_match.collect(),
+        categories_analysis: severities(&categories, output),
+    }
+}
+
+/// `image:analyze` of a decoded file.
+#[must_use]
+pub fn image_to_rpc(image: Vec<u8>, categories: &[Category]) -> rpc::AnalyzeImageRequest {
+    rpc::AnalyzeImageRequest { image, categories: categories_to_rpc(categories) }
+}
+
+/// The answer of `image:analyze`.
+#[must_use]
+pub fn image_from_rpc(response: rpc::AnalyzeImageResponse) -> AnalyzeImageResult {
+    let rpc::AnalyzeImageResponse { categories } = response;
+    AnalyzeImageResult { categories_analysis: severities(&categories, OutputType::FourSeverityLevels) }
+}
+
+/// `text:shieldPrompt`.
+#[must_use]
+pub fn shield_to_rpc(request: ShieldPromptRequest) -> rpc::ShieldPromptRequest {
+    let ShieldPromptRequest { user_prompt, documents } = request;
+    rpc::ShieldPromptRequest { user_prompt: user_prompt.unwrap_or_default(), documents }
+}
+
+/// The answer of `text:shieldPrompt`.
+#[must_use]
+pub fn shield_from_rpc(response: rpc::ShieldPromptResponse) -> ShieldPromptResult {
+    let rpc::ShieldPromptResponse { user_prompt, documents } = response;
+    let analysis = |attack: rpc::AttackScore| AttackAnalysis { attack_detected: attack.detected };
+    ShieldPromptResult {
+        user_prompt_analysis: user_prompt.map(analysis),
+        documents_analysis: documents.into_iter().map(analysis).collect(),
+    }
+}
+
+/// What a verdict says, as annotations.
+#[must_use]
+pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
+    let rpc::ScreenResponse { blocked: _, categories, jailbreak, indirect_attack, blocklists, version: _ } = response;
+    let mut found = ContentFilterResults {
+        jailbreak: jailbreak.map(attack),
+        indirect_attack: indirect_attack.map(attack),
+        custom_blocklists: blocklist_results(blocklists),
+        ..ContentFilterResults::default()
+    };
+    for result in categories {
+        let severity = SeverityResult { filtered: result.filtered, severity: Severity::from_level(result.severity) };
+        let slot = match result.category() {
+            rpc::Category::Hate => &mut found.hate,
+            rpc::Category::SelfHarm => &mut found.self_harm,
+            rpc::Category::Sexual => &mut found.sexual,
+            rpc::Category::Violence => &mut found.violence,
+            rpc::Category::Unspecified => continue,
+        };
+        *slot = Some(severity);
+    }
+    found
+}
+
+const fn attack(attack: rpc::AttackResult) -> DetectionResult {
+    let rpc::AttackResult { detected, filtered, score: _ } = attack;
+    DetectionResult { filtered, detected }
+}
+
+/// One detail per list, however many of its entries matched; none where no list did.
+fn blocklist_results(matches: Vec<rpc::BlocklistResult>) -> Option<BlocklistResults> {
+    let mut results = BlocklistResults::default();
+    for found in matches {
+        let rpc::BlocklistResult { blocklist, item_id: _, item_text: _, filtered } = found;
+        results.filtered |= filtered;
+        match results.details.iter_mut().find(|d| d.id == blocklist) {
+            Some(known) => known.filtered |= filtered,
+            None => results.details.push(BlocklistResult { filtered, id: blocklist }),
+        }
+    }
+    (!results.details.is_empty()).then_some(results)
+}
+
+fn categories_to_rpc(categories: &[Category]) -> Vec<i32> {
+    let category = |category: &Category| match category {
+        Category::Hate => rpc::Category::Hate,
+        Category::SelfHarm => rpc::Category::SelfHarm,
+        Category::Sexual => rpc::Category::Sexual,
+        Category::Violence => rpc::Category::Violence,
+    };
+    categories.iter().map(|c| category(c).into()).collect()
+}
+
+fn severities(categories: &[rpc::CategorySeverity], output: OutputType) -> Vec<CategoryAnalysis> {
+    let analysis = |found: &rpc::CategorySeverity| {
+        let category = match found.category() {
+            rpc::Category::Unspecified => return None,
+            rpc::Category::Hate => Category::Hate,
+            rpc::Category::SelfHarm => Category::SelfHarm,
+            rpc::Category::Sexual => Category::Sexual,
+            rpc::Category::Violence => Category::Violence,
+        };
+        Some(CategoryAnalysis { category, severity: output.round(found.severity) })
+    };
+    let mut list: Vec<_> = categories.iter().filter_map(analysis).collect();
+    list.sort_unstable_by_key(|c| c.category);
+    list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn severities_are_rounded_and_in_order() {
+        let severity = |category: rpc::Category, severity| rpc::CategorySeverity {
+            category: category.into(),
+            severity,
+            score: 0.5,
+        };
+        let response = rpc::AnalyzeResponse {
+            categories: vec![severity(rpc::Category::Violence, 5), severity(rpc::Category::Hate, 1)],
+            blocklists: vec![],
+        };
+        let body = |output| serde_json::to_value(analyze_from_rpc(response.clone(), output)).unwrap();
+        assert_eq!(
+            body(OutputType::FourSeverityLevels),
+            json!({"blocklistsMatch": [], "categoriesAnalysis": [{"category": "Hate", "severity": 0},
+                {"category": "Violence", "severity": 4}]})
+        );
+        assert_eq!(body(OutputType::EightSeverityLevels)["categoriesAnalysis"][1]["severity"], 5);
+    }
+
+    #[test]
+    fn a_verdict_becomes_annotations_in_words() {
+        let hit = |item: &str, filtered| rpc::BlocklistResult {
+            blocklist: "own".into(),
+            item_id: item.into(),
+            item_text: item.into(),
+            filtered,
+        };
+        let category =
+            rpc::CategoryResult { category: rpc::Category::SelfHarm.into(), severity: 6, score: 0.9, filtered: true };
+        let response = rpc::ScreenResponse {
+            blocked: true,
+            categories: vec![category],
+            jailbreak: Some(rpc::AttackResult { detected: true, filtered: false, score: 0.8 }),
+            indirect_attack: None,
+            blocklists: vec![hit("a", false), hit("b", true)],
+            version: "1".into(),
+        };
+        assert_eq!(
+            serde_json::to_value(found(response)).unwrap(),
+            json!({"self_harm": {"filtered": true, "severity": "high"},
+                "jailbreak": {"filtered": false, "detected": true},
+                "custom_blocklists": {"filtered": true, "details": [{"filtered": true, "id": "own"}]}})
+        );
+    }
+
+    #[test]
+    fn a_shielded_prompt_answers_in_the_order_of_its_documents() {
+        let score = |detected| rpc::AttackScore { detected, score: 0.1 };
+        let response =
+            rpc::ShieldPromptResponse { user_prompt: Some(score(true)), documents: vec![score(false), score(true)] };
+        assert_eq!(
+            serde_json::to_value(shield_from_rpc(response)).unwrap(),
+            json!({"userPromptAnalysis": {"attackDetected": true},
+                "documentsAnalysis": [{"attackDetected": false}, {"attackDetected": true}]})
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! The public contract as files: `tests/golden/<endpoint>/<case>/request.json` and the exact answer beside it.
+//!
+//! A changed answer is a changed API and shows as a diff. `UPDATE_GOLDEN=1 make test` writes what the server says now;
+//! read that diff as a review. What cannot be the same twice (`id`, `created`) is replaced in one place, `normalise`.
+
+use base64::Engine as _;
+use e2e::{KEY, TestStack};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Headers that are part of the contract where they appear.
+const HEADERS: [&str; 6] =
+    ["content-type", "x-ms-error-code", "allow", "retry-after", "retry-after-ms", "x-should-retry"];
+
+/// One request, as its file describes it; exactly one of the bodies, or none.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Request {
+    method: String,
+    path: String,
+    #[serde(default)]
+    headers: Map<String, Value>,
+    /// Whether the right key is sent; absent means yes.
+    #[serde(default = "yes")]
+    auth: bool,
+    /// JSON.
+    body: Option<Value>,
+    /// Any text.
+    raw: Option<String>,
+    /// Any bytes.
+    bytes_base64: Option<String>,
+    /// A chat message of this many bytes.
+    fill: Option<usize>,
+    /// Arrays nested this deep.
+    deep: Option<usize>,
+    /// This many inputs.
+    many: Option<usize>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Request {
+    fn bytes(&self) -> Vec<u8> {
+        if let Some(n) = self.fill {
+            return json!({"messages": [{"role": "user", "content": "x".repeat(n)}]}).to_string().into_bytes();
+        }
+        if let Some(n) = self.deep {
+            return format!("{{\"messages\":{}1{}}}", "[".repeat(n), "]".repeat(n)).into_bytes();
+        }
+        if let Some(n) = self.many {
+            return json!({"input": vec!["x"; n]}).to_string().into_bytes();
+        }
+        if let Some(text) = &self.bytes_base64 {
+            return base64::engine::general_purpose::STANDARD.decode(text).unwrap();
+        }
+        let json = self.body.as_ref().map(Value::to_string);
+        json.or_else(|| self.raw.clone()).unwrap_or_default().into_bytes()
+    }
+
+    async fn send(&self, stack: &TestStack) -> reqwest::Response {
+        let method = self.method.parse().unwrap();
+        let mut request = stack.http().request(method, stack.url(&self.path)).body(self.bytes());
+        if !self.headers.contains_key("content-type") && self.method != "GET" {
+            request = request.header("content-type", "application/json");
+        }
+        if self.auth {
+            request = request.header("api-key", KEY);
+        }
+        for (name, value) in &self.headers {
+            request = request.header(name, value.as_str().unwrap());
+        }
+        request.send().await.unwrap()
+    }
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases = Vec::new();
+    for endpoint in fs::read_dir(golden()).unwrap() {
+        for case in fs::read_dir(endpoint.unwrap().path()).unwrap() {
+            cases.push(case.unwrap().path());
+        }
+    }
+    cases.sort();
+    cases
+}
+
+/// Replaces ids and times; everything else must be the same on every run.
+fn normalise(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                match (key.as_str(), &value) {
+                    ("id", Value::String(id)) if id.len() >= 24 => *value = json!("<id>"),
+                    ("created", Value::Number(n)) if n.as_u64().is_some_and(|n| n > 1_600_000_000) => {
+                        *value = json!("<seconds>");
+                    }
+                    _ => normalise(value),
+                }
+            }
+        }
+        Value::Array(list) => list.iter_mut().for_each(normalise),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The lines of a stream with each event normalised; a broken end is written out.
+fn normalise_events(text: &str) -> String {
+    let line = |line: &str| match line.strip_prefix("data: ").map(serde_json::from_str::<Value>) {
+        Some(Ok(mut event)) => {
+            normalise(&mut event);
+            format!("data: {event}")
+        }
+        Some(Err(_)) | None => line.to_owned(),
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// The answer as it is kept in its file: status, contract headers, body.
+async fn answer(mut response: reqwest::Response) -> (&'static str, String) {
+    let status = response.status().as_u16();
+    let mut headers = Map::new();
+    for name in HEADERS {
+        if let Some(value) = response.headers().get(name) {
+            headers.insert(name.to_owned(), json!(value.to_str().unwrap()));
+        }
+    }
+    assert!(response.headers().contains_key("x-request-id"), "x-request-id is missing");
+    assert!(response.headers().contains_key("apim-request-id"), "apim-request-id is missing");
+    let stream = headers["content-type"].as_str().unwrap().starts_with("text/event-stream");
+    let mut bytes = Vec::new();
+    let mut end = "";
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => bytes.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(_) => {
+                end = "<connection aborted>\n";
+                break;
+            }
+        }
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    if stream {
+        return ("response.sse", format!("{}{end}", normalise_events(&text)));
+    }
+    let mut body: Value = serde_json::from_str(&text).unwrap();
+    normalise(&mut body);
+    let whole = json!({"status": status, "headers": headers, "body": body});
+    ("response.json", format!("{}\n", serde_json::to_string_pretty(&whole).unwrap()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_golden_request_gets_exactly_its_golden_answer() {
+    let stack = TestStack::start().await;
+    let update = chassis::config::Sources::from_process(None)
+        .env.iter().any(|(name, _)| name == "UPDATE_GOLDEN");
+    let cases = cases();
+    assert!(cases.len() >= 100, "only {} cases were found", cases.len());
+    let mut wrong = Vec::new();
+    for case in &cases {
+        let text = fs::read_to_string(case.join("request.json")).unwrap();
+        let request: Request = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+        let (file, got) = answer(request.send(&stack).await).await;
+        let file = case.join(file);
+        if update {
+            fs::write(&file, &got).unwrap();
+        }
+        let expected = fs::read_to_string(&file).unwrap_or_default();
+        if got != expected {
+            let name = case.strip_prefix(golden()).unwrap().display();
+            wrong.push(format!("--- {name}\nexpected: {expected}\ngot: {got}"));
+        }
+    }
+    stack.stop().await;
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}

@@ -1,0 +1,141 @@
+"""What an operator relies on: the banner, the README's curl lines, health, and a stop that loses nothing."""
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+from conftest import BINARIES, KEY, ROOT, SERVICES, start_services, start_standalone
+
+VERSION = "api-version=2024-05-01-preview"
+
+
+def post(koine, path, body):
+    request = urllib.request.Request(
+        koine.endpoint + path,
+        json.dumps(body).encode(),
+        {"content-type": "application/json", "api-key": koine.key},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as refused:
+        return refused.code, json.load(refused)
+
+
+def test_banner_names_everything_and_its_curl_line_works(standalone):
+    banner = standalone.banner
+    assert banner["Key"] == KEY
+    assert banner["Chat"] == "smollm2-135m-instruct"
+    assert banner["Embeddings"] == "all-minilm-l6-v2"
+    assert banner["Image embeddings"].startswith("efficientnet-lite0")
+    curl = next(line for line in banner if line.startswith("curl"))
+    answer = json.loads(subprocess.run(shlex.split(curl), capture_output=True, check=True).stdout)
+    assert answer["choices"][0]["message"]["content"]
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.startswith("curl ")]
+
+
+@pytest.mark.parametrize("command", readme_commands(), ids=lambda c: re.search(r"(/[a-z/:A-Z0-9]+)[?\"' ]", c)[1])
+def test_readme_curl_lines_work(standalone, command):
+    environment = {"ENDPOINT": standalone.endpoint, "KEY": standalone.key}
+    done = subprocess.run(["bash", "-c", command], env={**environment, "PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.decode()
+    if text.startswith("data: "):
+        assert text.endswith("data: [DONE]\n\n")
+    else:
+        assert "error" not in json.loads(text), text
+
+
+def test_readme_has_a_curl_line_for_every_route():
+    said = " ".join(readme_commands())
+    for route in ("/chat/completions", "/completions", "/embeddings", "/images/embeddings", "/info"):
+        assert route in said
+
+
+def test_config_check_and_models_verify_succeed():
+    for words in (["config", "check"], ["models", "verify"]):
+        done = subprocess.run([BINARIES / "koine", *words], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_config_check_names_every_wrong_option(tmp_path):
+    file = tmp_path / "koine.toml"
+    file.write_text("[edge.limits]\nbody_bytes = 'many'\n[chat]\nmodle = 1\n[emebdding]\n")
+    done = subprocess.run(
+        [BINARIES / "koine", "--config", file, "config", "check"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    for name in ("edge.limits.body_bytes", "chat.modle", "emebdding"):
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_refuses_an_unknown_option_by_name(service):
+    variable = f"{service.upper().replace('-', '_')}__SERVICE__LISTN"
+    done = subprocess.run([BINARIES / service, "--check"], env={variable: "x"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "service.listn" in done.stderr
+
+
+def stream(koine, outcomes, started, tokens=48):
+    """One streamed chat; notes whether it was whole."""
+    body = {"messages": [{"role": "user", "content": "Tell a story."}], "max_tokens": tokens, "stream": True}
+    request = urllib.request.Request(
+        f"{koine.endpoint}/chat/completions?{VERSION}",
+        json.dumps(body).encode(),
+        {"content-type": "application/json", "api-key": koine.key},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            first = answer.readline()
+            started.release()
+            outcomes.append((first + answer.read()).endswith(b"data: [DONE]\n\n"))
+    except (urllib.error.URLError, OSError) as lost:
+        started.release()
+        outcomes.append(lost)
+
+
+def under_load(koine, streams=6):
+    outcomes, started = [], threading.Semaphore(0)
+    threads = [threading.Thread(target=stream, args=(koine, outcomes, started)) for _ in range(streams)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=60)
+    return threads, outcomes
+
+
+def test_standalone_stopped_under_load_finishes_every_accepted_stream():
+    koine = start_standalone()
+    threads, outcomes = under_load(koine)
+    assert koine.stop() == {"standalone": 0}
+    for thread in threads:
+        thread.join()
+    assert outcomes == [True] * len(threads)
+
+
+@pytest.mark.parametrize("victim", ["edge", "chat"])
+def test_a_service_stopped_under_load_finishes_every_accepted_stream(victim):
+    koine = start_services()
+    try:
+        threads, outcomes = under_load(koine)
+        koine.processes[victim].send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert outcomes == [True] * len(threads)
+        assert koine.processes[victim].wait(60) == 0
+        if victim == "chat":
+            status, body = post(koine, f"/chat/completions?{VERSION}", {"messages": [{"role": "user", "content": "hi"}]})
+            assert (status, body["error"]["code"]) == (503, "ServiceUnavailable")
+    finally:
+        koine.stop()

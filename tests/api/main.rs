@@ -1,4 +1,6 @@
 //! The behaviour of the whole, seen from outside: one test binary over stacks on port 0 with deterministic fakes.
-#![expect(clippy::unwrap_used, reason = "a test may say that something cannot fail")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may say that something cannot fail")]
 
 mod architecture;
+mod golden;
+mod shutdown;

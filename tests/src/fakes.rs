@@ -9,6 +9,7 @@ use chat::backend::{
     Backend, CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream, Prompt,
     TokenLogprob, Usage,
 };
+use content_safety::{Attack, Category, Grade, Grades, Judge, Picture, SafetyError, Severity, TextFinding};
 use embedding::embedder::{EmbedRequest, Embedded, Embedder, Inputs, TextInput};
 use embedding::{EmbeddingError, embedder};
 use futures::{StreamExt as _, stream};
@@ -241,4 +242,35 @@ fn text_bytes(text: TextInput) -> Vec<u8> {
 fn vector(bytes: &[u8], length: usize) -> Vec<f32> {
     let at = |i: usize| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(0);
     (0..length).map(|i| (f32::from(at(i)) - 110.0 + f32::from(u8::try_from(i).unwrap_or(0))) / 128.0).collect()
+}
+
+/// Finds harm where a text names it with its severity (`VIOLENCE6`), and an attack where it says `JAILBREAK`.
+#[derive(Debug, Default)]
+pub struct WordJudge;
+
+#[async_trait]
+impl Judge for WordJudge {
+    async fn texts(&self, texts: Vec<String>) -> Result<Vec<TextFinding>, SafetyError> {
+        Ok(texts.iter().map(|text| finding(text)).collect())
+    }
+
+    async fn pictures(&self, pictures: Vec<Picture>) -> Result<Vec<Grades>, SafetyError> {
+        Ok(vec![Grades::default().with(Category::Sexual, Grade::default()); pictures.len()])
+    }
+
+    fn version(&self) -> &'static str {
+        "words"
+    }
+}
+
+fn finding(text: &str) -> TextFinding {
+    let mut grades = Grades::default();
+    for category in Category::ALL {
+        let word = category.as_str().to_uppercase();
+        let digit = text.find(&word).and_then(|at| text[at + word.len()..].chars().next());
+        let severity = digit.and_then(|c| c.to_digit(10)).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
+        grades = grades.with(category, Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 });
+    }
+    let detected = text.contains("JAILBREAK");
+    TextFinding { grades, attack: Attack { detected, score: f32::from(u8::from(detected)) } }
 }

@@ -1,25 +1,103 @@
 //! A whole Koine on port 0 with deterministic models: what the tests and the benchmark drive.
-#![expect(clippy::unwrap_used, missing_docs, reason = "test support: a failed start is a failed test")]
+#![expect(clippy::unwrap_used, reason = "test support: a failed start is a failed test")]
 
 pub mod fakes;
 
 use chassis::Tasks;
 use chassis::config::Sources;
-use fakes::{ByteVectors, Parrot};
+use chat::Backends;
+use embedding::{Embedder, Embedders};
+use fakes::{ByteVectors, Parrot, WordJudge};
 use standalone::{Models, Settings, Stack};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 /// The key that the stack takes.
 pub const KEY: &str = "golden-key";
+/// How long running requests may go on when the stack stops.
+const DRAIN: Duration = Duration::from_secs(10);
+/// The options of the stack: small limits, and a deployment under each kind of policy.
+const OPTIONS: [(&str, &str); 6] = [
+    ("EDGE__AUTH__KEYS", "[\"golden-key\"]"),
+    ("EDGE__LIMITS__BODY_BYTES", "65536"),
+    ("EDGE__DISCOVERY__RETRY_MS", "10"),
+    (
+        "EDGE__DEPLOYMENTS",
+        "[{name='strict-talk',service='chat',model='talk',policy='kitchen'},\
+          {name='free-talk',service='chat',model='talk',policy=''}]",
+    ),
+    ("CONTENT_SAFETY__BLOCKLISTS", "[{name='kitchen',items=[{id='tomato',text='tomatoes'}]}]"),
+    (
+        "CONTENT_SAFETY__POLICIES__KITCHEN",
+        "{prompt={},completion={},jailbreak='off',indirect_attack='off',blocklists=[{name='kitchen',mode='block'}]}",
+    ),
+];
 
-/// A running stack.
+/// A running stack; `stop` it, or its tasks end with the runtime.
 #[derive(Debug)]
 pub struct TestStack {
+    /// Where the REST API is.
     pub address: SocketAddr,
+    /// The edge's tasks.
     pub tasks: Tasks,
+    /// The chat model, which knows how many of its streams are alive.
     pub parrot: Parrot,
     http: reqwest::Client,
+    served: JoinHandle<anyhow::Result<()>>,
+}
+
+impl TestStack {
+    /// Starts all four services with the fakes and waits until the edge knows its deployments.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with more options, by their environment names.
+    pub async fn start_with(more: &[(&str, &str)]) -> Self {
+        let env = OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let settings = Settings::load(&Sources { file: None, env }).unwrap();
+        let parrot = Parrot::default();
+        let mut embedders = Embedders::new();
+        let vectors: Arc<dyn Embedder> = Arc::new(ByteVectors);
+        embedders.add(&vectors).unwrap();
+        let models = Models {
+            chat: Backends::new(vec![Arc::new(parrot.clone())]).unwrap(),
+            embedding: embedders,
+            content_safety: Arc::new(WordJudge),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tasks = Tasks::new();
+        let stack = Stack::start(settings, models).await.unwrap();
+        let served = Tasks::new().spawn(stack.serve(listener, tasks.clone()));
+        tasks.until_ready().await;
+        Self { address, tasks, parrot, http: http(), served }
+    }
+
+    /// `path` on this stack.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A client that keeps connections open.
+    #[must_use]
+    pub const fn http(&self) -> &reqwest::Client {
+        &self.http
+    }
+
+    /// Stops as SIGTERM does and waits for the end.
+    pub async fn stop(self) {
+        self.tasks.stop(DRAIN).await;
+        self.served.await.unwrap().unwrap();
+    }
+}
+
+fn http() -> reqwest::Client {
+    // Another test of this process may have installed it already.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().tcp_nodelay(true).build().unwrap()
 }

@@ -94,7 +94,11 @@ where
     let deadline = Duration::from_millis(service.drain_timeout_ms);
     tasks.spawn_untracked(async move {
         terminated().await;
-        stopper.stop(deadline).await;
+        tokio::select! {
+            () = stopper.stop(deadline) => {}
+            // Asked twice: whoever asks does not want to wait.
+            () = terminated() => stopper.stop(Duration::ZERO).await,
+        }
     });
     let served = serve(config, listener, tasks.clone()).await;
     // `serve` returns early when it fails; everything else must stop too.

@@ -211,8 +211,15 @@ pub enum ResponseFormat {
     Text,
     /// A JSON object.
     JsonObject,
-    /// JSON that fits this schema.
-    JsonSchema(serde_json::Value),
+    /// JSON that fits a schema.
+    JsonSchema {
+        /// For people.
+        name: String,
+        /// The schema.
+        schema: serde_json::Value,
+        /// Whether the caller wants it held to exactly; the embedded engine always does.
+        strict: bool,
+    },
 }
 
 /// How to sample; none leaves it to the model.

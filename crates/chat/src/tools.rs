@@ -158,8 +158,8 @@ impl Scanner {
         let word = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let language = &after[..word];
         let whole = word < after.len();
-        let fits = |l: &&str| if whole { **l == language } else { l.starts_with(language) };
-        if !LANGUAGES.iter().any(|l| fits(&l)) {
+        let fits = |l: &str| if whole { l == language } else { l.starts_with(language) };
+        if !LANGUAGES.iter().any(|l| fits(l)) {
             return Front::Text(fence);
         }
         if !whole {

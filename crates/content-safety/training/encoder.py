@@ -34,18 +34,33 @@ class Encoder:
         missing = {k: t for k, t in zip(keys, texts) if k not in self.known}
         if missing:
             self.compute(missing)
-            names = sorted(self.known)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(self.path, keys=np.array(names), vectors=np.stack([self.known[k] for k in names]))
+            self.save(missing)
         return np.stack([self.known[k] for k in keys])
 
     def ids(self, text):
         """Token ids without the special ones."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def embed_ids(self, rows):
+        """One row per list of token ids, special tokens included."""
+        keys = [hashlib.sha256(str(ids).encode()).hexdigest() for ids in rows]
+        missing = {k: ids for k, ids in zip(keys, rows) if k not in self.known}
+        self.known.update(self.batches(list(missing.items())))
+        self.save(missing)
+        return np.stack([self.known[k] for k in keys])
+
+    def save(self, added):
+        if added:
+            names = sorted(self.known)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(self.path, keys=np.array(names), vectors=np.stack([self.known[k] for k in names]))
+
     def compute(self, missing):
         coded = [(k, [101, *self.ids(t[:20000])[: MAX_TOKENS - 2], 102]) for k, t in missing.items()]
-        coded.sort(key=lambda item: len(item[1]))
+        self.known.update(self.batches(coded))
+
+    def batches(self, coded):
+        coded = sorted(coded, key=lambda item: len(item[1]))
         while coded:
             width, batch = 0, []
             while coded and max(width, len(coded[0][1])) * (len(batch) + 1) <= BATCH_TOKENS:
@@ -58,4 +73,4 @@ class Encoder:
                 mask[row, : len(tokens)] = 1
             feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             vectors = self.session.run(["sentence_embedding"], feed)[0]
-            self.known.update((k, v.astype(np.float32)) for (k, _), v in zip(batch, vectors))
+            yield from ((k, v.astype(np.float32)) for (k, _), v in zip(batch, vectors))

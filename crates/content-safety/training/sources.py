@@ -23,9 +23,9 @@ AUTHORED = HERE / "authored"
 # What the head should answer for a severity of the contract: harmless, low, medium, high.
 LEVELS = {0: 0.0, 2: 0.3, 4: 0.8, 6: 1.0}
 # Files of authored lines that are for judging the heads, never for fitting them.
-HELD_OUT = ["development.tsv", "heldout.tsv", "smoke.tsv"]
+HELD_OUT = ["heldout.tsv", "smoke.tsv"]
 # A template with several holes has more fillings than it needs.
-MOST_FILLINGS = 60
+MOST_FILLINGS = 80
 
 VIOLENCE = re.compile(
     r"\b(bomb|kill|murder|weapon|firearm|shoot|explosi|assassinat|terroris|violen|stab|massacre|tortur|arson|poison|gun|"
@@ -49,6 +49,9 @@ class Row:
     targets: dict = field(default_factory=dict)
     attack: float | None = None
     tag: str = ""
+    # Rows of one group (the fillings of a template) are never on both sides of a split.
+    group: str = ""
+    severity: int | None = None
 
     def key(self):
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -211,6 +214,7 @@ def authored(names=None):
     rows = []
     for path in sorted(AUTHORED.glob("*.tsv")):
         wanted = path.name in names if names else path.name not in HELD_OUT
+        wanted = wanted and path.name != "smoke.tsv"
         if path.name == "slots.tsv" or not wanted:
             continue
         split = "heldout" if path.name in HELD_OUT else "train"
@@ -220,14 +224,14 @@ def authored(names=None):
             parts = line.split("\t")
             if len(parts) != 3:
                 raise ValueError(f"{path.name}:{number}: want severity, categories and text, got {len(parts)} columns")
-            rows += expand(int(parts[0]), parts[1].split("+"), parts[2], split, slots, path.stem)
+            rows += expand(int(parts[0]), parts[1].split("+"), parts[2], split, slots, f"{path.stem}:{number}")
     return rows
 
 
-def expand(severity, names, text, split, slots, stem):
+def expand(severity, names, text, split, slots, place):
     texts = fillings(text, slots)
-    # A template counts about as much as a few plain lines, however many values fill it.
-    weight = min(1.0, 6.0 / len(texts))
+    # A template counts more than a plain line, but far less than as many plain lines as it has fillings.
+    weight = len(texts) ** -0.4
     rows = []
     for filled in texts:
         filled = filled[0].upper() + filled[1:]
@@ -236,7 +240,8 @@ def expand(severity, names, text, split, slots, stem):
             if name in targets:
                 targets[name] = LEVELS[severity]
         attack = 1.0 if severity > 0 and "attack" in names else 0.0
-        rows.append(Row(filled, f"authored/{stem}", split, weight, targets, attack, names[0]))
+        source = "authored/" + place.split(":")[0]
+        rows.append(Row(filled, source, split, weight, targets, attack, names[0], place, severity))
     return rows
 
 
@@ -249,6 +254,12 @@ def fillings(text, slots):
     if len(texts) > MOST_FILLINGS:
         texts = sorted(texts, key=lambda t: hashlib.sha256(t.encode()).hexdigest())[:MOST_FILLINGS]
     return texts
+
+
+def smoke():
+    """What the service must do: `pass` or `block`, category, text."""
+    lines = [line.split("\t") for line in (AUTHORED / "smoke.tsv").read_text().splitlines() if not line.startswith("#")]
+    return [tuple(line) for line in lines if len(line) == 3]
 
 
 def packaged(wheels):

@@ -9,7 +9,6 @@ use crate::deployments::{ListedModel, Table};
 use crate::guard::Guard;
 use crate::pieces::{self, PieceStream};
 use crate::translate;
-use anyhow::Context as _;
 use api_types::rpc::chat::chat_service_client::ChatServiceClient;
 use api_types::rpc::content_safety::content_safety_service_client::ContentSafetyServiceClient;
 use api_types::rpc::embedding::embedding_service_client::EmbeddingServiceClient;
@@ -22,6 +21,14 @@ use futures::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+
+/// A service cannot be called at the address that is configured.
+#[derive(Debug, thiserror::Error)]
+#[error("`edge.{service}.endpoints`: {cause}")]
+pub struct EndpointError {
+    service: &'static str,
+    cause: String,
+}
 
 /// The handles that every handler may use.
 #[derive(Debug, Clone)]
@@ -43,23 +50,28 @@ impl App {
     ///
     /// # Errors
     /// When an endpoint is not a URL.
-    pub fn build(config: Config) -> anyhow::Result<Self> {
-        let chat = client(&config.chat).context("`edge.chat.endpoints`")?;
-        let embedding = client(&config.embedding).context("`edge.embedding.endpoints`")?;
-        let safety = client(&config.content_safety).context("`edge.content_safety.endpoints`")?;
+    pub fn build(config: Config) -> Result<Self, EndpointError> {
+        let chat = client("chat", &config.chat)?;
+        let embedding = client("embedding", &config.embedding)?;
+        let safety = client("content_safety", &config.content_safety)?;
         let safety = safety.map(|c| {
             let client = ContentSafetyServiceClient::new(c);
-            client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+            client
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES)
         });
         let config = Arc::new(config);
         Ok(Self {
             guard: Guard::new(safety.clone(), Arc::clone(&config)),
             began: unix_seconds(),
             table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
-            chat: chat.map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
+            chat: chat
+                .map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
             embedding: embedding.map(|c| {
                 let client = EmbeddingServiceClient::new(c);
-                client.max_decoding_message_size(MAX_MESSAGE_BYTES).max_encoding_message_size(MAX_MESSAGE_BYTES)
+                client
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES)
             }),
             safety,
             config,
@@ -81,7 +93,11 @@ impl App {
     ///
     /// # Errors
     /// What the chat service says before its first piece.
-    pub async fn generate(&self, request: chat::GenerateRequest, context: &Context) -> Result<PieceStream, Fault> {
+    pub async fn generate(
+        &self,
+        request: chat::GenerateRequest,
+        context: &Context,
+    ) -> Result<PieceStream, Fault> {
         let mut client = self.chat.clone().ok_or_else(no_service)?;
         let answer = client.generate(timed(request, context)).await.map_err(failed)?;
         let pieces = answer.into_inner().filter_map(|event| {
@@ -94,7 +110,11 @@ impl App {
     ///
     /// # Errors
     /// What the chat service says before its first piece.
-    pub async fn complete(&self, request: chat::CompleteRequest, context: &Context) -> Result<PieceStream, Fault> {
+    pub async fn complete(
+        &self,
+        request: chat::CompleteRequest,
+        context: &Context,
+    ) -> Result<PieceStream, Fault> {
         let mut client = self.chat.clone().ok_or_else(no_service)?;
         let answer = client.complete(timed(request, context)).await.map_err(failed)?;
         let pieces = answer.into_inner().filter_map(|event| {
@@ -161,8 +181,11 @@ impl App {
     /// When the service does not answer within `limit`.
     pub async fn list_chat(&self, limit: Duration) -> Result<Vec<ListedModel>, tonic::Status> {
         let Some(mut client) = self.chat.clone() else { return Ok(Vec::new()) };
-        let answer = tokio::time::timeout(limit, client.list_models(chat::ListModelsRequest {})).await;
-        let models = answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner();
+        let answer =
+            tokio::time::timeout(limit, client.list_models(chat::ListModelsRequest {})).await;
+        let models = answer
+            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
+            .into_inner();
         Ok(models.models.into_iter().map(translate::models::from_chat).collect())
     }
 
@@ -172,8 +195,11 @@ impl App {
     /// When the service does not answer within `limit`.
     pub async fn list_embedding(&self, limit: Duration) -> Result<Vec<ListedModel>, tonic::Status> {
         let Some(mut client) = self.embedding.clone() else { return Ok(Vec::new()) };
-        let answer = tokio::time::timeout(limit, client.list_models(embedding::ListModelsRequest {})).await;
-        let models = answer.map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??.into_inner();
+        let answer =
+            tokio::time::timeout(limit, client.list_models(embedding::ListModelsRequest {})).await;
+        let models = answer
+            .map_err(|_| tonic::Status::deadline_exceeded("no answer in time"))??
+            .into_inner();
         Ok(models.models.into_iter().map(translate::models::from_embedding).collect())
     }
 }
@@ -184,8 +210,12 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn client(config: &ClientConfig) -> anyhow::Result<Option<Client>> {
-    if config.endpoints.is_empty() { Ok(None) } else { chassis::grpc::client(config).map(Some) }
+fn client(service: &'static str, config: &ClientConfig) -> Result<Option<Client>, EndpointError> {
+    if config.endpoints.is_empty() {
+        return Ok(None);
+    }
+    let built = chassis::grpc::client(config);
+    built.map(Some).map_err(|cause| EndpointError { service, cause: format!("{cause:#}") })
 }
 
 /// The message with what is left of the request's time as `grpc-timeout`.

@@ -6,11 +6,11 @@
 
 use crate::config::AuthConfig;
 use crate::error::ApiError;
-use anyhow::Context as _;
 use api_types::{ErrorCode, Fault};
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
+use chassis::Secret;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
@@ -25,6 +25,28 @@ const BEARER: &str = "bearer ";
 /// Official test suites look for `auth token validation failed` in this message.
 const REFUSED: &str = "Access denied: auth token validation failed. The key or token is missing or not valid for this endpoint; \
                        send it as `api-key` or as `Authorization: Bearer`";
+
+/// Why there are no keys to compare with.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The key file.
+    #[error("`edge.auth.key_file`: cannot read `{path}`: {cause}")]
+    File {
+        /// As configured.
+        path: String,
+        /// From the system.
+        cause: std::io::Error,
+    },
+    /// No key where one is needed.
+    #[error(
+        "no keys, but `edge.service.listen` is `{address}`, which others can reach; set `edge.auth.keys`, or \
+         `edge.auth.disabled = true` behind a gateway that authenticates"
+    )]
+    None {
+        /// Where the edge listens.
+        address: SocketAddr,
+    },
+}
 
 /// The valid keys, hashed.
 #[derive(Clone)]
@@ -45,27 +67,33 @@ impl Keys {
     ///
     /// # Errors
     /// When the key file cannot be read, or there is no key although `address` is not a loopback address.
-    pub fn build(config: &AuthConfig, address: SocketAddr) -> anyhow::Result<Self> {
+    pub fn build(config: &AuthConfig, address: SocketAddr) -> Result<Self, KeysError> {
         if config.disabled {
             return Ok(Self { hashes: None });
         }
-        let mut hashes: Vec<_> = config.keys.iter().map(Secret::expose).filter(|k| !k.is_empty()).map(hash).collect();
-        if !config.key_file.as_os_str().is_empty() {
-            let file = config.key_file.display();
-            let text = std::fs::read_to_string(&config.key_file)
-                .with_context(|| format!("`edge.auth.key_file`: cannot read `{file}`"))?;
-            let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-            hashes.extend(lines.map(hash));
+        let keys = config.keys.iter().map(Secret::expose);
+        let mut hashes: Vec<_> = keys.filter(|k| !k.is_empty()).map(hash).collect();
+        if !config.key_file.is_empty() {
+            let read = std::fs::read_to_string(&config.key_file);
+            let text =
+                read.map_err(|cause| KeysError::File { path: config.key_file.clone(), cause })?;
+            let lines = text.lines().map(str::trim);
+            hashes.extend(lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(hash));
         }
-        if hashes.is_empty() {
-            anyhow::ensure!(
-                address.ip().is_loopback(),
-                "no keys, but `edge.service.listen` is `{address}`, which others can reach; set `edge.auth.keys`, or \
-                 `edge.auth.disabled = true` behind a gateway that authenticates"
-            );
-            return Ok(Self { hashes: None });
+        if !hashes.is_empty() {
+            return Ok(Self { hashes: Some(hashes.into()) });
         }
-        Ok(Self { hashes: Some(hashes.into()) })
+        if address.ip().is_loopback() {
+            Ok(Self { hashes: None })
+        } else {
+            Err(KeysError::None { address })
+        }
+    }
+
+    /// Whether everybody is let in.
+    #[must_use]
+    pub const fn open(&self) -> bool {
+        self.hashes.is_none()
     }
 
     /// Whether any credential in `headers` is valid.
@@ -80,7 +108,11 @@ impl Keys {
 ///
 /// # Errors
 /// 401.
-pub async fn require(State(keys): State<Keys>, request: Request, next: Next) -> Result<Response, ApiError> {
+pub async fn require(
+    State(keys): State<Keys>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
     if keys.admit(request.headers()) {
         Ok(next.run(request).await)
     } else {
@@ -89,7 +121,8 @@ pub async fn require(State(keys): State<Keys>, request: Request, next: Next) -> 
 }
 
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
-    let bare = KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(http::HeaderValue::as_bytes);
+    let bare =
+        KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(http::HeaderValue::as_bytes);
     let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
         let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
         scheme.eq_ignore_ascii_case(BEARER.as_bytes()).then(|| key.trim_ascii())
@@ -111,12 +144,11 @@ fn hash(key: impl AsRef<[u8]>) -> [u8; 32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chassis::Secret;
     use http::HeaderValue;
 
     fn config(keys: &[&str]) -> AuthConfig {
         let keys = keys.iter().map(|k| Secret::new(*k)).collect();
-        AuthConfig { keys, key_file: Default::default(), disabled: false }
+        AuthConfig { keys, key_file: String::new(), disabled: false }
     }
 
     fn admits(headers: &[(&'static str, &str)]) -> bool {
@@ -159,7 +191,7 @@ mod tests {
     fn the_key_file_holds_one_key_a_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "# keys\n\nfrom-file \n").unwrap();
-        let config = AuthConfig { key_file: file.path().to_owned(), ..config(&[]) };
+        let config = AuthConfig { key_file: file.path().display().to_string(), ..config(&[]) };
         let keys = Keys::build(&config, "0.0.0.0:1".parse().unwrap()).unwrap();
         assert!(known(keys.hashes.as_ref().unwrap(), b"from-file"));
         assert!(!known(keys.hashes.as_ref().unwrap(), b"# keys"));

@@ -7,7 +7,10 @@ use crate::context::Family;
 use crate::deployments::{Deployment, Purpose};
 use api_types::rest::chat_completions::{ContentPart, Modality, ResponseFormat};
 use api_types::rest::embeddings::{EmbeddingOptions, InputType};
-use api_types::rest::{ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest, Fields, ImageEmbeddingsRequest, Parsed};
+use api_types::rest::{
+    ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest, Fields, ImageEmbeddingsRequest,
+    Parsed,
+};
 use api_types::{Detail, ErrorCode, Fault};
 use serde_json::{Value, json};
 
@@ -36,8 +39,15 @@ impl Offences {
 
     /// Joins what the model takes of `extra` and `others`; names it does not take are refused on the inference routes, where
     /// they were passed through on purpose, and ignored on OpenAI's, where they are ordinary (section 15).
-    fn extras(&mut self, deployment: &Deployment, family: Family, extra: Fields, others: Fields) -> Fields {
-        let mut taken: Fields = others.into_iter().filter(|(name, _)| deployment.takes_extra(name)).collect();
+    fn extras(
+        &mut self,
+        deployment: &Deployment,
+        family: Family,
+        extra: Fields,
+        others: Fields,
+    ) -> Fields {
+        let mut taken: Fields =
+            others.into_iter().filter(|(name, _)| deployment.takes_extra(name)).collect();
         for (name, value) in extra {
             if deployment.takes_extra(&name) {
                 taken.insert(name, value);
@@ -61,7 +71,8 @@ pub struct Checked<T> {
 
 impl<T> Checked<T> {
     fn new(request: T, extra: Fields) -> Self {
-        let extra_json = if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
+        let extra_json =
+            if extra.is_empty() { String::new() } else { Value::Object(extra).to_string() };
         Self { request, extra_json }
     }
 }
@@ -86,7 +97,11 @@ pub fn chat(
     };
     if !fits {
         let kind = format.map_or("", ResponseFormat::as_str);
-        offences.add("response_format", json!(kind), format!("the model cannot be held to `{kind}`"));
+        offences.add(
+            "response_format",
+            json!(kind),
+            format!("the model cannot be held to `{kind}`"),
+        );
     }
     if !request.tools.is_empty() && !abilities.tools {
         let names: Vec<_> = request.tools.iter().map(|t| t.name.as_str()).collect();
@@ -110,7 +125,11 @@ pub fn chat(
                 | ContentPart::AudioUrl(_) => continue,
             };
             let target = format!("messages.{i}.content.{j}");
-            offences.add(target, json!(kind), format!("the model does not understand parts of type `{kind}`"));
+            offences.add(
+                target,
+                json!(kind),
+                format!("the model does not understand parts of type `{kind}`"),
+            );
         }
     }
     let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
@@ -183,7 +202,8 @@ fn options(offences: &mut Offences, options: &EmbeddingOptions, deployment: &Dep
             || abilities.dimensions.contains(&length)
             || (abilities.any_dimensions && (full == 0 || length < full));
         if !fits {
-            let message = format!("the model cannot make vectors of length {length}; its own is {full}");
+            let message =
+                format!("the model cannot make vectors of length {length}; its own is {full}");
             offences.add("dimensions", json!(length), message);
         }
     }
@@ -206,11 +226,18 @@ mod tests {
 
     fn deployment(abilities: Abilities) -> Deployment {
         let word = "m".to_owned();
-        Deployment { name: word.clone(), model: word.clone(), publisher: word, policy: String::new(), abilities }
+        Deployment {
+            name: word.clone(),
+            model: word.clone(),
+            publisher: word,
+            policy: String::new(),
+            abilities,
+        }
     }
 
     fn chat_fault(body: &Value, abilities: ChatAbilities, family: Family) -> Option<Fault> {
-        let parsed = ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        let parsed =
+            ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
         chat(parsed, &deployment(Abilities::Chat(abilities)), family).err()
     }
 
@@ -224,7 +251,8 @@ mod tests {
         assert_eq!(fault.input, Some(json!("json_object")));
         let others: Vec<_> = fault.details.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(others, ["logprobs", "messages.0.content.1"]);
-        let able = ChatAbilities { json_object: true, logprobs: true, images: true, ..Default::default() };
+        let able =
+            ChatAbilities { json_object: true, logprobs: true, images: true, ..Default::default() };
         assert_eq!(chat_fault(&body, able, Family::Inference), None);
     }
 
@@ -233,12 +261,16 @@ mod tests {
         let body = json!({"messages": [{"role": "user", "content": "hi"}],
             "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}});
         let able = ChatAbilities { json_object: true, ..Default::default() };
-        assert_eq!(chat_fault(&body, able, Family::Inference).unwrap().input, Some(json!("json_schema")));
+        assert_eq!(
+            chat_fault(&body, able, Family::Inference).unwrap().input,
+            Some(json!("json_schema"))
+        );
     }
 
     #[test]
     fn extras_the_model_does_not_take_are_refused_or_ignored_by_family() {
-        let body = json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
+        let body =
+            json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
         let none = ChatAbilities::default();
         let fault = chat_fault(&body, none.clone(), Family::Inference).unwrap();
         assert_eq!((fault.target.as_deref(), fault.input), (Some("top_k"), Some(json!(5))));
@@ -247,29 +279,52 @@ mod tests {
 
     #[test]
     fn extras_the_model_takes_are_handed_on() {
-        let body = json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
-        let parsed = ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
-        let able = ChatAbilities { extra_parameters: vec!["top_k".to_owned()], ..Default::default() };
+        let body =
+            json!({"messages": [{"role": "user", "content": "hi"}], "top_k": 5, "store": true});
+        let parsed =
+            ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        let able =
+            ChatAbilities { extra_parameters: vec!["top_k".to_owned()], ..Default::default() };
         let checked = chat(parsed, &deployment(Abilities::Chat(able)), Family::OpenAi).unwrap();
         assert_eq!(checked.extra_json, r#"{"top_k":5}"#);
     }
 
     fn embedding_target(body: &Value, abilities: EmbeddingAbilities) -> Option<String> {
-        let parsed = EmbeddingsRequest::parse(body.to_string().as_bytes(), Vocabulary::INFERENCE, 8).unwrap();
-        let checked = embeddings(parsed, &deployment(Abilities::Embedding(abilities)), Family::Inference);
+        let parsed =
+            EmbeddingsRequest::parse(body.to_string().as_bytes(), Vocabulary::INFERENCE, 8)
+                .unwrap();
+        let checked =
+            embeddings(parsed, &deployment(Abilities::Embedding(abilities)), Family::Inference);
         checked.err().and_then(|f| f.target)
     }
 
     #[test]
     fn dimensions_and_input_types_are_the_models() {
-        let able = EmbeddingAbilities { text: true, full_dimensions: 384, dimensions: vec![128], ..Default::default() };
+        let able = EmbeddingAbilities {
+            text: true,
+            full_dimensions: 384,
+            dimensions: vec![128],
+            ..Default::default()
+        };
         assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 384}), able.clone()), None);
         assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 128}), able.clone()), None);
-        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 64}), able.clone()).unwrap(), "dimensions");
+        assert_eq!(
+            embedding_target(&json!({"input": "a", "dimensions": 64}), able.clone()).unwrap(),
+            "dimensions"
+        );
         let any = EmbeddingAbilities { any_dimensions: true, ..able.clone() };
         assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 64}), any.clone()), None);
-        assert_eq!(embedding_target(&json!({"input": "a", "dimensions": 385}), any).unwrap(), "dimensions");
-        assert_eq!(embedding_target(&json!({"input": "a", "input_type": "text"}), able.clone()), None);
-        assert_eq!(embedding_target(&json!({"input": "a", "input_type": "query"}), able).unwrap(), "input_type");
+        assert_eq!(
+            embedding_target(&json!({"input": "a", "dimensions": 385}), any).unwrap(),
+            "dimensions"
+        );
+        assert_eq!(
+            embedding_target(&json!({"input": "a", "input_type": "text"}), able.clone()),
+            None
+        );
+        assert_eq!(
+            embedding_target(&json!({"input": "a", "input_type": "query"}), able).unwrap(),
+            "input_type"
+        );
     }
 }

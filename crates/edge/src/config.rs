@@ -7,7 +7,6 @@ use crate::deployments::DeploymentConfig;
 use chassis::grpc::ClientConfig;
 use chassis::{Configured, Problems, Secret, ServiceConfig};
 use serde::Deserialize;
-use std::path::PathBuf;
 
 /// Everything under `[edge]`.
 #[derive(Debug, Clone, Deserialize)]
@@ -45,7 +44,7 @@ pub struct AuthConfig {
     /// Valid keys.
     pub keys: Vec<Secret>,
     /// File with more keys, one a line; empty means none.
-    pub key_file: PathBuf,
+    pub key_file: String,
     /// Serves everybody on any address.
     pub disabled: bool,
 }
@@ -197,7 +196,10 @@ impl Configured for Config {
             problems.add("limits.header_bytes", format!("must be at least {LEAST_HEADER_BYTES}"));
         }
         if self.chat.endpoints.is_empty() && self.embedding.endpoints.is_empty() {
-            problems.add("chat.endpoints", "name a chat or an embedding service; there is nothing to serve");
+            problems.add(
+                "chat.endpoints",
+                "name a chat or an embedding service; there is nothing to serve",
+            );
         }
         self.check_policies(problems);
         self.check_deployments(problems);
@@ -210,7 +212,8 @@ const LEAST_HEADER_BYTES: usize = 8192;
 impl Config {
     fn check_policies(&self, problems: &mut Problems) {
         let named = self.deployments.iter().filter_map(|d| d.policy.as_deref());
-        let screened = std::iter::once(self.guard.policy.as_str()).chain(named).any(|p| !p.is_empty());
+        let screened =
+            std::iter::once(self.guard.policy.as_str()).chain(named).any(|p| !p.is_empty());
         if screened && self.content_safety.endpoints.is_empty() {
             problems.add("content_safety.endpoints", "is empty, but a safety policy is named");
         }
@@ -249,7 +252,7 @@ mod tests {
 
     #[test]
     fn a_policy_without_a_service_is_refused() {
-        let problems = with(&[("EDGE__GUARD__POLICY", "default"), ("EDGE__CONTENT_SAFETY__ENDPOINTS", "[]")]);
+        let problems = with(&[("EDGE__CONTENT_SAFETY__ENDPOINTS", "[]")]);
         assert!(problems.unwrap_err().to_string().contains("content_safety.endpoints"));
     }
 

@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 /// Query parameter that names the version.
 const VERSION_PARAMETER: &str = "api-version";
-/// The version whose error bodies are flat (contract, section 6.2).
-const FIRST_VERSION: ApiVersion = ApiVersion { date: 2024_04_01, preview: true };
+/// Dates below are as in `ApiVersion::date`. The version whose error bodies are flat (contract, section 6.2).
+const FIRST_VERSION: ApiVersion = ApiVersion { date: 20_240_401, preview: true };
 /// From here on reasoning has a field of its own (section 8.7).
-const REASONING_FIELD_SINCE: u32 = 2025_04_01;
+const REASONING_FIELD_SINCE: u32 = 20_250_401;
 /// Azure OpenAI's first published version.
-const FIRST_OPENAI_DATE: u32 = 2022_12_01;
+const FIRST_OPENAI_DATE: u32 = 20_221_201;
 /// Content Safety's first stable version.
-const FIRST_SAFETY_DATE: u32 = 2023_10_01;
+const FIRST_SAFETY_DATE: u32 = 20_231_001;
 /// Versions of the inference API (section 2).
 const INFERENCE_VERSIONS: [&str; 7] = [
     "2024-04-01-preview",
@@ -51,7 +51,8 @@ const OPENAI_VERSIONS: [&str; 18] = [
     "2025-05-01-preview",
 ];
 /// Versions of Content Safety (section 14).
-const SAFETY_VERSIONS: [&str; 4] = ["2023-10-01", "2024-09-01", "2024-09-15-preview", "2026-09-01-preview"];
+const SAFETY_VERSIONS: [&str; 4] =
+    ["2023-10-01", "2024-09-01", "2024-09-15-preview", "2026-09-01-preview"];
 
 /// A group of routes that speaks one dialect: the same handlers serve all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +74,8 @@ impl Family {
         let path = uri.path();
         if path.starts_with("/openai/deployments/") {
             Self::Deployments
-        } else if path == "/v1/chat/completions" && version_text(uri) == Some("2024-04-01-preview") {
+        } else if path == "/v1/chat/completions" && version_text(uri) == Some("2024-04-01-preview")
+        {
             // The first published description has its one route here (section 1).
             Self::Inference
         } else if ["/openai", "/v1"].iter().any(|p| under(path, p)) {
@@ -101,7 +103,10 @@ fn under(path: &str, prefix: &str) -> bool {
 
 fn version_text(uri: &Uri) -> Option<&str> {
     let pairs = uri.query()?.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.filter(|(key, _)| key.eq_ignore_ascii_case(VERSION_PARAMETER)).map(|(_, value)| value).next()
+    pairs
+        .filter(|(key, _)| key.eq_ignore_ascii_case(VERSION_PARAMETER))
+        .map(|(_, value)| value)
+        .next()
 }
 
 /// A version of the API, such as `2024-05-01-preview`.
@@ -122,9 +127,10 @@ impl ApiVersion {
         };
         let bytes = date.as_bytes();
         let shaped = bytes.len() == 10
-            && bytes.iter().enumerate().all(|(i, b)| {
-                if i == 4 || i == 7 { *b == b'-' } else { b.is_ascii_digit() }
-            });
+            && bytes
+                .iter()
+                .enumerate()
+                .all(|(i, b)| if i == 4 || i == 7 { *b == b'-' } else { b.is_ascii_digit() });
         if !shaped {
             return None;
         }
@@ -149,7 +155,11 @@ impl Context {
     /// What `uri` says.
     #[must_use]
     pub fn of(uri: &Uri, deadline: Instant) -> Self {
-        Self { family: Family::of(uri), version: version_text(uri).and_then(ApiVersion::parse), deadline }
+        Self {
+            family: Family::of(uri),
+            version: version_text(uri).and_then(ApiVersion::parse),
+            deadline,
+        }
     }
 
     /// Whether error bodies are exactly those of the first version.
@@ -161,7 +171,8 @@ impl Context {
     /// Whether reasoning is part of the content, between `<think>` and `</think>`.
     #[must_use]
     pub fn inline_reasoning(&self) -> bool {
-        self.family == Family::Inference && self.version.is_some_and(|v| v.date < REASONING_FIELD_SINCE)
+        self.family == Family::Inference
+            && self.version.is_some_and(|v| v.date < REASONING_FIELD_SINCE)
     }
 
     /// Whether the query names an acceptable version, by the rule of the family (section 2).
@@ -179,11 +190,15 @@ impl Context {
         };
         match (accepted, self.family) {
             (true, _) | (false, Family::OpenAi) => Ok(()),
-            (false, Family::Deployments) => Err(Fault::new(ErrorCode::NotFound, "Resource not found")),
-            (false, Family::Inference | Family::ContentSafety) if text.is_empty() => Err(Fault::new(
-                ErrorCode::MissingApiVersion,
-                "every request needs the `api-version` query parameter, such as api-version=2024-05-01-preview",
-            )),
+            (false, Family::Deployments) => {
+                Err(Fault::new(ErrorCode::NotFound, "Resource not found"))
+            }
+            (false, Family::Inference | Family::ContentSafety) if text.is_empty() => {
+                Err(Fault::new(
+                    ErrorCode::MissingApiVersion,
+                    "every request needs the `api-version` query parameter, such as api-version=2024-05-01-preview",
+                ))
+            }
             (false, Family::Inference | Family::ContentSafety) => {
                 Err(Fault::new(ErrorCode::UnsupportedApiVersion, "API version not supported"))
             }
@@ -193,7 +208,9 @@ impl Context {
     fn is_listed(&self, text: &str) -> bool {
         match self.family {
             Family::Inference => INFERENCE_VERSIONS.contains(&text),
-            Family::Deployments => OPENAI_VERSIONS.contains(&text) || INFERENCE_VERSIONS.contains(&text),
+            Family::Deployments => {
+                OPENAI_VERSIONS.contains(&text) || INFERENCE_VERSIONS.contains(&text)
+            }
             Family::ContentSafety => SAFETY_VERSIONS.contains(&text),
             Family::OpenAi => true,
         }
@@ -239,9 +256,18 @@ mod tests {
 
     #[test]
     fn a_version_is_required_where_the_family_requires_it() {
-        assert_eq!(check("/chat/completions", Versions::Lenient), Err(ErrorCode::MissingApiVersion));
-        assert_eq!(check("/info?api-version=", Versions::Lenient), Err(ErrorCode::MissingApiVersion));
-        assert_eq!(check("/openai/deployments/d/embeddings", Versions::Lenient), Err(ErrorCode::NotFound));
+        assert_eq!(
+            check("/chat/completions", Versions::Lenient),
+            Err(ErrorCode::MissingApiVersion)
+        );
+        assert_eq!(
+            check("/info?api-version=", Versions::Lenient),
+            Err(ErrorCode::MissingApiVersion)
+        );
+        assert_eq!(
+            check("/openai/deployments/d/embeddings", Versions::Lenient),
+            Err(ErrorCode::NotFound)
+        );
         assert_eq!(check("/v1/embeddings", Versions::Strict), Ok(()));
         assert_eq!(check("/v1/embeddings?api-version=preview", Versions::Strict), Ok(()));
     }

@@ -5,7 +5,9 @@
 
 mod abilities;
 
-pub use abilities::{Abilities, ChatAbilities, DeploymentConfig, EmbeddingAbilities, Purpose, ServiceName};
+pub use abilities::{
+    Abilities, ChatAbilities, DeploymentConfig, EmbeddingAbilities, Purpose, ServiceName,
+};
 
 use crate::config::{Config, DefaultsConfig};
 use crate::context::Family;
@@ -36,7 +38,8 @@ pub enum Modality {
 
 impl Modality {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Completions, Self::Embeddings, Self::ImageEmbeddings];
+    pub const ALL: [Self; 4] =
+        [Self::Chat, Self::Completions, Self::Embeddings, Self::ImageEmbeddings];
 
     /// The route, for messages.
     #[must_use]
@@ -181,7 +184,8 @@ impl Table {
     /// The table of what the services listed. `complete` says whether every service has answered.
     #[must_use]
     pub fn build(config: &Config, listed: &[ListedModel], complete: bool) -> Self {
-        let configured = config.deployments.iter().filter_map(|over| configured(config, over, listed));
+        let configured =
+            config.deployments.iter().filter_map(|over| configured(config, over, listed));
         let plain = listed.iter().map(|model| Deployment {
             name: model.name.clone(),
             model: model.name.clone(),
@@ -223,7 +227,12 @@ impl Table {
     /// # Errors
     /// 404 for an unknown name or one that does not serve the modality, 400 when none is named and there is no default, 503
     /// while the services have not all said what they serve.
-    pub fn select(&self, selector: &Selector, modality: Modality, family: Family) -> Result<Arc<Deployment>, Fault> {
+    pub fn select(
+        &self,
+        selector: &Selector,
+        modality: Modality,
+        family: Family,
+    ) -> Result<Arc<Deployment>, Fault> {
         let Some(name) = selector.name() else { return self.default_for(modality, family) };
         let deployment = self.find(name, family)?;
         if !deployment.serves(modality) {
@@ -269,13 +278,21 @@ impl Table {
             },
             name => {
                 let deployment = self.find(name, family)?;
-                if deployment.serves(modality) { Ok(deployment) } else { Err(not_served(name, modality)) }
+                if deployment.serves(modality) {
+                    Ok(deployment)
+                } else {
+                    Err(not_served(name, modality))
+                }
             }
         }
     }
 }
 
-fn configured(config: &Config, over: &DeploymentConfig, listed: &[ListedModel]) -> Option<Deployment> {
+fn configured(
+    config: &Config,
+    over: &DeploymentConfig,
+    listed: &[ListedModel],
+) -> Option<Deployment> {
     let name = over.model.as_ref().unwrap_or(&over.name);
     let model = listed.iter().find(|m| m.name == *name && m.abilities.service() == over.service)?;
     let mut abilities = model.abilities.clone();
@@ -297,7 +314,8 @@ fn publisher(name: &str) -> String {
 fn unknown(name: &str, family: Family) -> Fault {
     match family {
         Family::Inference | Family::ContentSafety => {
-            Fault::new(ErrorCode::UnknownModel, format!("Unknown model: {name}")).with_target("model")
+            Fault::new(ErrorCode::UnknownModel, format!("Unknown model: {name}"))
+                .with_target("model")
         }
         Family::Deployments | Family::OpenAi => Fault::new(
             ErrorCode::DeploymentNotFound,

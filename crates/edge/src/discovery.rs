@@ -48,7 +48,11 @@ pub async fn run(app: App, tasks: Tasks) {
         attempts = attempts.saturating_add(1);
         if attempts == QUIET_ATTEMPTS && !lists.complete() {
             let (chat, embedding) = (lists.chat.is_some(), lists.embedding.is_some());
-            tracing::warn!(chat, embedding, "not every service has listed its models yet; still asking");
+            tracing::warn!(
+                chat,
+                embedding,
+                "not every service has listed its models yet; still asking"
+            );
         }
         let pause = if lists.complete() { discovery.refresh_ms } else { discovery.retry_ms };
         tokio::select! {
@@ -67,9 +71,15 @@ async fn ask(app: &App, lists: &mut Lists) {
         match answer {
             Ok(models) => *list = Some(models),
             Err(status) if list.is_some() => {
-                tracing::warn!(service, cause = status.message(), "models could not be listed again");
+                tracing::warn!(
+                    service,
+                    cause = status.message(),
+                    "models could not be listed again"
+                );
             }
-            Err(status) => tracing::debug!(service, cause = status.message(), "models could not be listed"),
+            Err(status) => {
+                tracing::debug!(service, cause = status.message(), "models could not be listed");
+            }
         }
     }
 }

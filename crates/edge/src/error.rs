@@ -123,21 +123,27 @@ fn body(error: &ApiError, style: ErrorStyle) -> Bytes {
         Some(found) => ErrorBody::content_filtered(&error.fault, found, style),
         None => ErrorBody::new(&error.fault, style),
     };
+    let written = if code(&error.fault, style) == style.code(error.fault.code) {
+        serde_json::to_vec(&body)
+    } else {
+        serde_json::to_value(&body).map(|mut json| {
+            if let Some(slot) = json.pointer_mut("/error/code") {
+                *slot = Value::from(code(&error.fault, style));
+            }
+            json.to_string().into_bytes()
+        })
+    };
     // Strings and numbers under string keys cannot fail to serialise.
-    let mut json = serde_json::to_value(body).unwrap_or_default();
-    if style == ErrorStyle::OpenAi
-        && let Some(slot) = json.pointer_mut("/error/code")
-    {
-        *slot = Value::from(code(&error.fault, style));
-    }
-    Bytes::from(json.to_string())
+    Bytes::from(written.unwrap_or_default())
 }
 
+/// `error.code`: OpenAI's routes tell a refused name from a refused value.
 fn code(fault: &Fault, style: ErrorStyle) -> &'static str {
-    let by_name = fault.target.as_deref().is_some_and(|target| REFUSED_BY_NAME.contains(&target));
-    match fault.code {
-        ErrorCode::ParameterNotSupported if style == ErrorStyle::OpenAi && by_name => "unsupported_parameter",
-        other => style.code(other),
+    let by_name = fault.target.as_deref().is_some_and(|t| REFUSED_BY_NAME.contains(&t));
+    if style == ErrorStyle::OpenAi && fault.code == ErrorCode::ParameterNotSupported && by_name {
+        "unsupported_parameter"
+    } else {
+        style.code(fault.code)
     }
 }
 
@@ -223,12 +229,14 @@ mod tests {
 
     #[tokio::test]
     async fn later_versions_get_both_shapes_in_one() {
-        let (status, headers, body) = rendered(no_json(), "/chat/completions?api-version=2024-05-01-preview").await;
+        let (status, headers, body) =
+            rendered(no_json(), "/chat/completions?api-version=2024-05-01-preview").await;
         assert_eq!(status, 422);
         assert_eq!(headers["x-ms-error-code"], "parameter_not_supported");
         assert_eq!(body["error"]["code"], "parameter_not_supported");
         assert_eq!(body["detail"], json!({"loc":["body","response_format"],"input":"json_object"}));
-        let (_, _, body) = rendered(blocked(), "/chat/completions?api-version=2024-05-01-preview").await;
+        let (_, _, body) =
+            rendered(blocked(), "/chat/completions?api-version=2024-05-01-preview").await;
         let found = &body["error"]["innererror"]["content_filter_result"];
         assert_eq!(found["violence"], json!({"filtered": true, "severity": "high"}));
         assert_eq!(body["code"], "content_filter");
@@ -248,9 +256,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_retryable_errors_say_when_to_retry() {
-        let soon = Fault::new(ErrorCode::Unavailable, "busy").with_retry_after(Duration::from_millis(1500));
+        let soon = Fault::new(ErrorCode::Unavailable, "busy")
+            .with_retry_after(Duration::from_millis(1500));
         let (_, headers, _) = rendered(soon.into(), "/info").await;
-        assert_eq!((&headers["retry-after"], &headers["retry-after-ms"]), (&"2".parse().unwrap(), &"1500".parse().unwrap()));
+        assert_eq!(
+            (&headers["retry-after"], &headers["retry-after-ms"]),
+            (&"2".parse().unwrap(), &"1500".parse().unwrap())
+        );
         for code in ErrorCode::ALL.into_iter().filter(|c| !c.retryable()) {
             let (_, headers, body) = rendered(Fault::new(code, "x").into(), "/info").await;
             assert!(!headers.contains_key("retry-after"), "{code:?}");
@@ -260,7 +272,11 @@ mod tests {
 
     #[test]
     fn an_event_has_an_error_object_in_every_version() {
-        for uri in ["/chat/completions?api-version=2024-04-01-preview", "/v1/chat/completions", "/chat/completions"] {
+        for uri in [
+            "/chat/completions?api-version=2024-04-01-preview",
+            "/v1/chat/completions",
+            "/chat/completions",
+        ] {
             let context = Context::of(&uri.parse().unwrap(), Instant::now());
             let json: Value = serde_json::from_slice(&event(&too_late(), &context)).unwrap();
             assert_eq!(json["error"]["code"], "GatewayTimeout", "{uri}");

@@ -197,7 +197,9 @@ impl Known {
             metrics::histogram!("edge_first_token_seconds", "route" => route, "deployment" => deployment.clone())
                 .record(first.as_secs_f64());
         }
-        for (kind, tokens) in [("prompt", self.prompt_tokens), ("completion", self.completion_tokens)] {
+        for (kind, tokens) in
+            [("prompt", self.prompt_tokens), ("completion", self.completion_tokens)]
+        {
             if tokens > 0 {
                 metrics::counter!("edge_tokens_total", "deployment" => deployment.clone(), "kind" => kind)
                     .increment(u64::from(tokens));
@@ -257,7 +259,8 @@ pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
         Judgement::Blocked => "blocked",
         Judgement::Unavailable => "unavailable",
     };
-    metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict).increment(1);
+    metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict)
+        .increment(1);
     metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
 }
 
@@ -267,12 +270,21 @@ mod tests {
 
     #[test]
     fn the_end_of_the_path_is_the_route() {
-        assert_eq!(Route::of("/models/chat/completions", Family::Inference), Route::ChatCompletions);
-        assert_eq!(Route::of("/openai/deployments/d/completions", Family::Deployments), Route::Completions);
+        assert_eq!(
+            Route::of("/models/chat/completions", Family::Inference),
+            Route::ChatCompletions
+        );
+        assert_eq!(
+            Route::of("/openai/deployments/d/completions", Family::Deployments),
+            Route::Completions
+        );
         assert_eq!(Route::of("/images/embeddings", Family::Inference), Route::ImageEmbeddings);
         assert_eq!(Route::of("/v1/models/phi", Family::OpenAi), Route::Models);
         assert_eq!(Route::of("/models", Family::Inference), Route::Unknown);
-        assert_eq!(Route::of("/contentsafety/text:analyze", Family::ContentSafety), Route::ContentSafety);
+        assert_eq!(
+            Route::of("/contentsafety/text:analyze", Family::ContentSafety),
+            Route::ContentSafety
+        );
     }
 
     #[test]

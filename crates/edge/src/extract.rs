@@ -9,11 +9,13 @@ use crate::context::{Context, Family};
 use crate::deployments::{Deployment, Modality, Selector};
 use crate::error::{self, ApiError};
 use crate::events::Record;
+use crate::pieces::{Piece, PieceStream};
 use api_types::rest::{Dialect, Fields, Parsed, Vocabulary, extra_parameters_fault};
 use api_types::{ErrorCode, Fault};
 use axum::RequestExt as _;
 use axum::extract::{FromRequest, RawPathParams, Request};
 use bytes::Bytes;
+use futures::StreamExt as _;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError};
@@ -86,9 +88,13 @@ impl Head {
         let (Some(context), Some(record)) =
             (extensions.get::<Context>(), extensions.get::<Arc<Record>>())
         else {
-            return Err(Fault::new(ErrorCode::Internal, "the server had an error processing your request"));
+            return Err(Fault::new(
+                ErrorCode::Internal,
+                "the server had an error processing your request",
+            ));
         };
-        let header = |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+        let header =
+            |name| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
         let selector = Selector {
             deployment_header: header(DEPLOYMENT_HEADER),
             mesh_header: header(MESH_HEADER),
@@ -97,11 +103,19 @@ impl Head {
         Ok(Self { context: *context, record: Arc::clone(record), selector })
     }
 
+    #[cfg(test)]
+    pub(crate) fn for_tests(context: Context, record: Arc<Record>) -> Self {
+        Self { context, record, selector: Selector::default() }
+    }
+
     async fn take(app: &App, request: &mut Request) -> Result<Self, ApiError> {
         let mut head = Self::of(request)?;
         head.context.check_version(request.uri(), app.config.api.versions)?;
         head.selector.path = match request.extract_parts::<RawPathParams>().await {
-            Ok(params) => params.iter().find(|(name, _)| *name == PATH_SEGMENT).map(|(_, value)| value.to_owned()),
+            Ok(params) => params
+                .iter()
+                .find(|(name, _)| *name == PATH_SEGMENT)
+                .map(|(_, value)| value.to_owned()),
             // The segment is not UTF-8 once decoded: no deployment can be called so.
             Err(_) => return Err(error::not_found().await),
         };
@@ -112,11 +126,28 @@ impl Head {
     ///
     /// # Errors
     /// As `Table::select`.
-    pub fn select(&self, app: &App, model: Option<&str>, modality: Modality) -> Result<Arc<Deployment>, Fault> {
+    pub fn select(
+        &self,
+        app: &App,
+        model: Option<&str>,
+        modality: Modality,
+    ) -> Result<Arc<Deployment>, Fault> {
         let selector = self.selector(model);
         let deployment = app.table().select(&selector, modality, self.context.family)?;
         self.record.deployment(&deployment.name);
         Ok(deployment)
+    }
+
+    /// The same pieces; the tokens they tell of are noted.
+    pub fn watch(&self, pieces: PieceStream) -> PieceStream {
+        let record = Arc::clone(&self.record);
+        pieces
+            .inspect(move |piece| {
+                if let Ok(Piece::Usage(usage)) = piece {
+                    record.tokens(usage.prompt, usage.completion);
+                }
+            })
+            .boxed()
     }
 
     /// The names this request gives, with the `model` of body or query.
@@ -152,9 +183,13 @@ impl FromRequest<App> for Call {
         let head = Head::take(app, &mut request).await?;
         require_json(request.headers())?;
         let extra = match head.context.family {
-            Family::Inference => ExtraParameters::of(request.headers(), app.config.api.extra_parameters)?,
+            Family::Inference => {
+                ExtraParameters::of(request.headers(), app.config.api.extra_parameters)?
+            }
             // These routes have no such rule: what is unknown is ignored (section 15).
-            Family::Deployments | Family::OpenAi | Family::ContentSafety => ExtraParameters::PassThrough,
+            Family::Deployments | Family::OpenAi | Family::ContentSafety => {
+                ExtraParameters::PassThrough
+            }
         };
         let body = read(request, app).await?;
         Ok(Self { head, extra, body })
@@ -198,7 +233,8 @@ impl Call {
 fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    let json = essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"));
     if json {
         return Ok(());
     }
@@ -212,7 +248,9 @@ async fn read(request: Request, app: &App) -> Result<Bytes, Fault> {
     match tokio::time::timeout(within, request.into_body().collect()).await {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(cause)) if is_too_large(&cause) => Err(error::too_large(limits.body_bytes)),
-        Ok(Err(_broken)) => Err(Fault::new(ErrorCode::InvalidRequest, "the request body ended too early")),
+        Ok(Err(_broken)) => {
+            Err(Fault::new(ErrorCode::InvalidRequest, "the request body ended too early"))
+        }
         Err(_elapsed) => {
             let seconds = within.as_secs_f64();
             let message = format!("the request body did not arrive within {seconds} seconds");
@@ -232,14 +270,16 @@ fn is_too_large(error: &axum::Error) -> bool {
     false
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use http::HeaderValue;
 
     fn extra(name: &'static str, value: &'static str) -> Result<ExtraParameters, u16> {
-        let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+        let headers = HeaderMap::from_iter([(
+            HeaderName::from_static(name),
+            HeaderValue::from_static(value),
+        )]);
         ExtraParameters::of(&headers, ExtraDefault::Error).map_err(|f| f.code.http())
     }
 
@@ -268,7 +308,11 @@ mod tests {
             let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
             require_json(&headers).is_ok()
         };
-        assert!(json("application/json") && json("Application/JSON; charset=utf-8") && json("application/x+json"));
+        assert!(
+            json("application/json")
+                && json("Application/JSON; charset=utf-8")
+                && json("application/x+json")
+        );
         assert!(!json("text/plain") && !json("") && !json("application/jsonl"));
         assert!(require_json(&HeaderMap::new()).is_err());
     }

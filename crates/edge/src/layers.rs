@@ -24,6 +24,7 @@ use std::task::{Poll, ready};
 use std::time::Duration;
 use tokio::time::Instant;
 use tracing::Instrument as _;
+use tracing::field::Empty;
 use uuid::Uuid;
 
 /// Our id of a request.
@@ -81,18 +82,30 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let context = request.extensions().get::<Context>().copied();
     let family = context.map_or(Family::Inference, |c| c.family);
     let route = Route::of(request.uri().path(), family);
-    let id = request.extensions().get::<Ids>().and_then(|ids| ids.request.to_str().ok()).unwrap_or_default();
-    let span = tracing::info_span!("request", otel.kind = "server", otel.name = route.as_str(), id);
+    let id = request
+        .extensions()
+        .get::<Ids>()
+        .and_then(|ids| ids.request.to_str().ok())
+        .unwrap_or_default();
+    let span = tracing::info_span!(
+        "request",
+        otel.kind = "server",
+        otel.name = route.as_str(),
+        id,
+        http.response.status_code = Empty
+    );
     chassis::telemetry::continue_trace(&span, request.headers());
     let record = Arc::new(Record::begin(route, span.clone()));
     request.extensions_mut().insert(Arc::clone(&record));
     let mut response = next.run(request).instrument(span).await;
     let admission = response.extensions_mut().remove::<Arc<Admission>>();
-    record.answered(response.status(), error::code_of(&response));
+    let code = error::code_of(&response);
     let response = match context {
         Some(context) => error::render(response, &context),
         None => response,
     };
+    record.answered(response.status(), code);
+    record.span().record("http.response.status_code", response.status().as_u16());
     response.map(|body| Body::new(Held { body, record, admission }))
 }
 
@@ -134,8 +147,13 @@ pub async fn deadline(request: Request, next: Next) -> Result<Response, ApiError
 ///
 /// # Errors
 /// 413.
-pub async fn body_size(State(limit): State<usize>, request: Request, next: Next) -> Result<Response, ApiError> {
-    let announced = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+pub async fn body_size(
+    State(limit): State<usize>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let announced =
+        request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(error::too_large(limit).into());
     }
@@ -180,7 +198,7 @@ impl http_body::Body for Held {
 impl Drop for Held {
     fn drop(&mut self) {
         // An answer without a body is complete although nobody ever asks it for a frame.
-        if self.body.is_end_stream() {
+        if http_body::Body::is_end_stream(&self.body) {
             self.record.ended(Outcome::Complete);
         }
     }

@@ -1,1 +1,56 @@
 //! The REST face: authenticate, validate, screen, translate, stream.
+//!
+//! Separate from the services, which it alone orchestrates; it holds no model and no state of a conversation. One request is
+//! read top to bottom: `router` → `layers` → `extract` → `routes` → `check` → `guard` → `translate` → `sse`.
+
+pub mod config;
+
+pub mod router;
+pub mod server;
+
+pub mod auth;
+pub mod layers;
+
+pub mod context;
+pub mod extract;
+pub mod routes;
+
+pub mod app;
+pub mod deployments;
+pub mod discovery;
+
+pub mod check;
+pub mod guard;
+pub mod pieces;
+pub mod translate;
+
+pub mod error;
+pub mod events;
+pub mod sse;
+
+pub use config::Config;
+
+use anyhow::Context as _;
+use chassis::Tasks;
+use tokio::net::TcpListener;
+
+/// The commented defaults of every option.
+pub const DEFAULTS: &str = include_str!("../config.toml");
+
+/// Serves the REST API on `listener` until the tasks stop; ready once every service has listed its models.
+///
+/// # Errors
+/// When an endpoint is not a URL, the key file cannot be read, there is no key on an address that others can reach.
+pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
+    let address = listener.local_addr().context("address of the listener")?;
+    let keys = auth::Keys::build(&config.auth, address)?;
+    if keys.open() {
+        tracing::info!(%address, "no keys are required");
+    }
+    let limits = config.limits;
+    let app = app::App::build(config)?;
+    tasks.spawn(discovery::run(app.clone(), tasks.clone()));
+    let router = router::build(app, keys, tasks.clone());
+    server::serve(router, listener, &limits, &tasks).await;
+    Ok(())
+}

@@ -114,7 +114,10 @@ impl Screened {
 }
 
 /// The same pieces until `deadline`; then a 504 in their place.
-pub fn until(deadline: Instant, pieces: impl Stream<Item = Result<Piece, Fault>> + Send + 'static) -> PieceStream {
+pub fn until(
+    deadline: Instant,
+    pieces: impl Stream<Item = Result<Piece, Fault>> + Send + 'static,
+) -> PieceStream {
     async_stream::stream! {
         let mut pieces = std::pin::pin!(pieces);
         let mut late = std::pin::pin!(tokio::time::sleep_until(deadline));

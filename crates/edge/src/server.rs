@@ -4,7 +4,6 @@
 //! without TLS. Every wait for a client is bounded: for its first bytes, its headers, its body (`extract.rs`).
 
 use crate::config::LimitsConfig;
-use anyhow::Context as _;
 use axum::Router;
 use chassis::Tasks;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -27,14 +26,14 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Pause after an accept that failed for want of descriptors: they come back when a connection ends.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a connection may take to close once the tasks stop: an idle one needs a moment, a running one has had its time.
+const LAST_GRACE: Duration = Duration::from_millis(200);
 /// Requests at the same time on one HTTP/2 connection.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
-/// Serves `router` on `listener` until the tasks stop, and then lets open connections finish what they are answering.
-///
-/// # Errors
-/// When the listener has no address any more.
-pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig, tasks: &Tasks) -> anyhow::Result<()> {
+/// Serves `router` on `listener` until the tasks stop; then connections end: at once where they are idle, soon where they are
+/// not, for by then the time to drain has passed.
+pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig, tasks: &Tasks) {
     let server = Server {
         builder: builder(limits, tasks),
         first_byte: Duration::from_millis(limits.header_timeout_ms),
@@ -44,12 +43,13 @@ pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig,
     let mut stopping = pin!(tasks.stopping());
     loop {
         let next = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.context("connection permits")?;
-            anyhow::Ok((permit, listener.accept().await))
+            // Never closed, so a permit always comes.
+            let permit = Arc::clone(&permits).acquire_owned().await.ok();
+            (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
-            () = &mut stopping => return Ok(()),
-            next = next => next?,
+            () = &mut stopping => return,
+            next = next => next,
         };
         match accepted {
             Ok((stream, _peer)) => server.spawn(stream, router.clone(), permit),
@@ -84,7 +84,7 @@ struct Server {
 }
 
 impl Server {
-    fn spawn(&self, stream: TcpStream, router: Router, permit: OwnedSemaphorePermit) {
+    fn spawn(&self, stream: TcpStream, router: Router, permit: Option<OwnedSemaphorePermit>) {
         // Pieces of a stream are small and must leave at once. Fails only on a socket that is gone already.
         let _gone = stream.set_nodelay(true);
         let builder = self.builder.clone();
@@ -92,13 +92,15 @@ impl Server {
         let stream = Opening::new(stream, self.first_byte);
         self.tasks.spawn(async move {
             let _counted = permit;
-            let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            let connection =
+                builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
             let mut connection = pin!(connection);
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = stopping => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    // What still runs then is dropped, which the client sees as a broken answer.
+                    tokio::time::timeout(LAST_GRACE, connection).await.unwrap_or(Ok(()))
                 }
             };
             if let Err(error) = ended {
@@ -150,7 +152,11 @@ impl Opening {
 }
 
 impl AsyncRead for Opening {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         let Some(deadline) = self.deadline.as_mut() else { return read };
@@ -164,7 +170,11 @@ impl AsyncRead for Opening {
 }
 
 impl AsyncWrite for Opening {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

@@ -12,10 +12,12 @@ pub mod models;
 
 use crate::context::{Context, Family};
 use crate::pieces::Usage;
-use api_types::rest::chat_completions::{CompletionTokensDetails, CompletionsUsage, PromptTokensDetails};
+use api_types::rest::chat_completions::{
+    CompletionTokensDetails, CompletionsUsage, PromptTokensDetails,
+};
 use api_types::rest::sampling::StreamOptions;
 use api_types::rest::{ContentFilterResults, PromptFilterResult};
-use api_types::rpc::chat;
+use api_types::rpc;
 use rand::Rng as _;
 use rand::distr::Alphanumeric;
 
@@ -64,7 +66,11 @@ impl Answer {
             model: model.to_owned(),
             family: context.family,
             inline_reasoning: context.inline_reasoning(),
-            usage: if context.family.is_openai() { UsagePlace::Nowhere } else { UsagePlace::LastChoice },
+            usage: if context.family.is_openai() {
+                UsagePlace::Nowhere
+            } else {
+                UsagePlace::LastChoice
+            },
             legacy_functions: false,
             prompt_found: None,
         }
@@ -92,7 +98,8 @@ impl Answer {
 pub fn id(family: Family, prefix: &str) -> String {
     let mut random = rand::rng();
     if family.is_openai() {
-        let tail: String = (0..OPENAI_ID_LENGTH).map(|_| char::from(random.sample(Alphanumeric))).collect();
+        let tail: String =
+            (0..OPENAI_ID_LENGTH).map(|_| char::from(random.sample(Alphanumeric))).collect();
         return format!("{prefix}{tail}");
     }
     format!("{:032x}", random.random::<u128>())
@@ -100,9 +107,15 @@ pub fn id(family: Family, prefix: &str) -> String {
 
 /// Tokens spent, as the service counts them.
 #[must_use]
-pub const fn usage_from_rpc(usage: chat::Usage) -> Usage {
-    let chat::Usage { prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens } = usage;
-    Usage { prompt: prompt_tokens, completion: completion_tokens, cached: cached_tokens, reasoning: reasoning_tokens }
+pub const fn usage_from_rpc(usage: rpc::chat::Usage) -> Usage {
+    let rpc::chat::Usage { prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens } =
+        usage;
+    Usage {
+        prompt: prompt_tokens,
+        completion: completion_tokens,
+        cached: cached_tokens,
+        reasoning: reasoning_tokens,
+    }
 }
 
 /// Tokens spent, as the API writes them; details only where there are any.
@@ -115,7 +128,8 @@ pub fn usage(usage: Usage) -> CompletionsUsage {
             Some(CompletionTokensDetails { reasoning_tokens: reasoning, ..Default::default() });
     }
     if cached > 0 {
-        out.prompt_tokens_details = Some(PromptTokensDetails { cached_tokens: cached, ..Default::default() });
+        out.prompt_tokens_details =
+            Some(PromptTokensDetails { cached_tokens: cached, ..Default::default() });
     }
     out
 }
@@ -136,7 +150,10 @@ mod tests {
 
     #[test]
     fn details_of_usage_appear_only_where_they_say_something() {
-        assert_eq!(usage(Usage { prompt: 2, completion: 3, ..Usage::default() }), CompletionsUsage::new(2, 3));
+        assert_eq!(
+            usage(Usage { prompt: 2, completion: 3, ..Usage::default() }),
+            CompletionsUsage::new(2, 3)
+        );
         let thought = usage(Usage { prompt: 2, completion: 3, cached: 1, reasoning: 2 });
         assert_eq!(thought.completion_tokens_details.unwrap().reasoning_tokens, 2);
         assert_eq!(thought.prompt_tokens_details.unwrap().cached_tokens, 1);

@@ -2,6 +2,10 @@
 //!
 //! Separate so that an option is found in two places only: its documentation there, its type here. Nothing here touches files.
 
+mod remote;
+
+pub use remote::RemoteConfig;
+
 use chassis::{Configured, Problems, ServiceConfig};
 use model_store::StoreConfig;
 use serde::Deserialize;
@@ -12,6 +16,9 @@ use serde::Deserialize;
 pub struct Config {
     /// Catalog names of the models.
     pub serve: Vec<String>,
+    /// Models that servers elsewhere answer for.
+    #[serde(default)]
+    pub remote: Vec<RemoteConfig>,
     /// What happens to a text that is too long.
     pub overflow: Overflow,
     /// The part that every service has.
@@ -90,8 +97,17 @@ impl Configured for Config {
     }
 
     fn check(&self, problems: &mut Problems) {
-        if self.serve.is_empty() {
-            problems.add("serve", "name at least one model");
+        if self.serve.is_empty() && self.remote.is_empty() {
+            problems.add("serve", "name at least one model, here or in `embedding.remote`");
+        }
+        for (index, remote) in self.remote.iter().enumerate() {
+            let option = format!("remote.{index}");
+            let others = self.remote.iter().take(index).map(|other| &other.name);
+            if self.serve.iter().chain(others).any(|name| name.eq_ignore_ascii_case(&remote.name)) {
+                problems
+                    .add(&format!("{option}.name"), format!("`{}` is there twice", remote.name));
+            }
+            remote.check(&option, problems);
         }
         let positive = [
             ("batch.tokens", self.batch.tokens),
@@ -130,6 +146,29 @@ mod tests {
         assert_eq!(config.serve[0], "all-minilm-l6-v2");
         assert_eq!(config.overflow, Overflow::Truncate);
         assert_eq!(config.models, StoreConfig::default());
+    }
+
+    #[test]
+    fn a_remote_model_needs_little_and_its_documented_defaults_hold() {
+        let entry = r#"[{ name = "m", base_urls = ["http://a/v1"], dimensions = 1024 }]"#;
+        let env = vec![("EMBEDDING__REMOTE".to_owned(), entry.to_owned())];
+        let sources = Sources { file: None, env };
+        let config: Config = load("embedding", crate::DEFAULTS, &sources).unwrap();
+        let remote = &config.remote[0];
+        let lines = crate::DEFAULTS.lines().filter_map(|line| line.strip_prefix("#   "));
+        let example = lines.skip_while(|line| *line != "[[embedding.remote]]").skip(1);
+        let example = example.collect::<Vec<_>>().join("\n");
+        let example = example.replace("[embedding.remote.connection]", "[connection]");
+        let documented: RemoteConfig = toml::from_str(&example).unwrap();
+        let plain = RemoteConfig {
+            name: remote.name.clone(),
+            base_urls: remote.base_urls.clone(),
+            model: None,
+            api_key: None,
+            api_key_file: None,
+            ..documented
+        };
+        assert_eq!(format!("{plain:?}"), format!("{remote:?}"));
     }
 
     #[test]

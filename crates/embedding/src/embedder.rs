@@ -6,6 +6,7 @@
 use crate::error::EmbeddingError;
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::Deserialize;
 use std::fmt;
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ pub struct ModelInfo {
 }
 
 /// What an input is for; some models put different words before queries and documents.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Purpose {
     /// Nothing in particular; every model takes it.
     #[default]
@@ -136,8 +138,6 @@ pub struct ImageInput {
 /// The answer.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Embedded {
-    /// Name of the model that answered.
-    pub model: String,
     /// One per input, in the order of the inputs.
     pub vectors: Vec<Vec<f32>>,
     /// Tokens that were embedded, special tokens included.
@@ -165,7 +165,7 @@ impl Embedders {
     /// The name of a model that is served already; names are compared without regard to case.
     pub fn add(&mut self, embedder: &Arc<dyn Embedder>) -> Result<(), String> {
         for info in embedder.models() {
-            if self.find(&info.name).is_some() {
+            if self.find(&info.name).is_ok() {
                 return Err(info.name);
             }
             self.entries.push((info, Arc::clone(embedder)));
@@ -178,25 +178,31 @@ impl Embedders {
         self.entries.iter().map(|(info, _)| info)
     }
 
+    /// What the model called `name` can do, whatever the case of the name.
+    ///
+    /// # Errors
+    /// `UnknownModel`, which lists the names there are.
+    pub fn model(&self, name: &str) -> Result<&ModelInfo, EmbeddingError> {
+        self.find(name).map(|(info, _)| info)
+    }
+
     /// Embeds with the model that the request names, whatever the case of the name.
     ///
     /// # Errors
     /// An unknown model, a kind of input or a parameter that the model does not take, and what `Embedder::embed` answers.
     pub async fn embed(&self, mut request: EmbedRequest) -> Result<Embedded, EmbeddingError> {
-        let Some((info, embedder)) = self.find(&request.model) else {
-            let known: Vec<_> = self.models().map(|m| format!("`{}`", m.name)).collect();
-            return Err(EmbeddingError::UnknownModel {
-                model: request.model,
-                known: known.join(", "),
-            });
-        };
+        let (info, embedder) = self.find(&request.model)?;
         info.check(&request)?;
         request.model.clone_from(&info.name);
         embedder.embed(request).await
     }
 
-    fn find(&self, name: &str) -> Option<&(ModelInfo, Arc<dyn Embedder>)> {
-        self.entries.iter().find(|(info, _)| info.name.eq_ignore_ascii_case(name))
+    fn find(&self, name: &str) -> Result<&(ModelInfo, Arc<dyn Embedder>), EmbeddingError> {
+        let found = self.entries.iter().find(|(info, _)| info.name.eq_ignore_ascii_case(name));
+        found.ok_or_else(|| {
+            let known: Vec<_> = self.models().map(|model| format!("`{}`", model.name)).collect();
+            EmbeddingError::UnknownModel { model: name.to_owned(), known: known.join(", ") }
+        })
     }
 }
 

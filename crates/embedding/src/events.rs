@@ -30,6 +30,13 @@ impl Kind {
     }
 }
 
+/// A request could not be read.
+pub(crate) fn refused(error: &EmbeddingError) {
+    let code = error.code().as_str();
+    metrics::counter!("embedding_requests_total", "kind" => "none", "code" => code).increment(1);
+    tracing::debug!(code, %error, "embedding refused");
+}
+
 /// A request has been answered.
 pub(crate) fn answered(kind: Kind, taken: Duration, outcome: &Result<Embedded, EmbeddingError>) {
     let kind = kind.as_str();
@@ -48,7 +55,7 @@ pub(crate) fn answered(kind: Kind, taken: Duration, outcome: &Result<Embedded, E
         }
         // A caller's mistakes are the caller's to read; these are the operator's.
         Err(error) if matches!(error.code(), ErrorCode::Internal) => {
-            tracing::error!(%error, "embedding failed")
+            tracing::error!(%error, "embedding failed");
         }
         Err(error) => tracing::debug!(code, %error, "embedding refused"),
     }

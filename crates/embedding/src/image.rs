@@ -51,7 +51,7 @@ pub(crate) struct ImageLimits {
 pub(crate) struct Preprocess {
     /// Height and width in pixels.
     pub(crate) size: u32,
-    /// Part of the shorter side that is kept; 1 keeps the whole centre square.
+    /// Part that is kept around the centre, of the shorter side or, stretched, of each side; 1 keeps all.
     #[serde(default = "whole")]
     pub(crate) crop: f64,
     #[serde(default)]
@@ -107,8 +107,10 @@ pub(crate) enum Channels {
 pub(crate) enum Layout {
     /// A plane for each colour.
     #[default]
+    #[serde(alias = "nchw")]
     Chw,
     /// The colours of each pixel together.
+    #[serde(alias = "nhwc")]
     Hwc,
 }
 
@@ -134,7 +136,7 @@ impl ImageSide {
             vectors.extend(rows.into_iter().map(|row| self.finish.vector(row, dimensions)));
         }
         let images = u32::try_from(count).unwrap_or(u32::MAX);
-        Ok(Embedded { model: self.model.clone(), vectors, prompt_tokens: 0, images })
+        Ok(Embedded { vectors, prompt_tokens: 0, images })
     }
 
     async fn read(&self, index: usize, file: Bytes, tasks: &Tasks) -> Result<Item, EmbeddingError> {
@@ -198,7 +200,7 @@ pub(crate) fn decode(file: &[u8], limits: ImageLimits) -> Result<DynamicImage, S
 }
 
 impl Preprocess {
-    /// Numbers of one item.
+    /// Dimensions of one item.
     pub(crate) fn item_shape(&self) -> Vec<usize> {
         let size = usize::try_from(self.size).unwrap_or(usize::MAX);
         match self.layout {
@@ -231,13 +233,16 @@ impl Preprocess {
     /// The part of `image` that the model sees, in its size.
     fn square(&self, image: &DynamicImage) -> RgbImage {
         let (width, height) = (image.width(), image.height());
-        let part = match self.fit {
-            Fit::Stretch => image.to_rgb8(),
+        let (across, down) = match self.fit {
+            Fit::Stretch => (cropped(width, self.crop), cropped(height, self.crop)),
             Fit::Crop => {
                 let side = cropped(width.min(height), self.crop);
-                image.crop_imm((width - side) / 2, (height - side) / 2, side, side).to_rgb8()
+                (side, side)
             }
         };
+        // Cut before converting: the rest of a large picture is not worth a copy.
+        let part =
+            image.crop_imm((width - across) / 2, (height - down) / 2, across, down).to_rgb8();
         let filter = match self.filter {
             Filter::Bicubic => FilterType::CatmullRom,
             Filter::Bilinear => FilterType::Triangle,
@@ -302,9 +307,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stretched_image_keeps_its_edges() {
-        let stretch = Preprocess { fit: Fit::Stretch, ..preprocess() };
+    fn a_stretched_image_keeps_all_sides() {
+        let stretch = Preprocess { fit: Fit::Stretch, crop: 1.0, ..preprocess() };
         assert!(stretch.tensor(&picture().into())[0] > 0.0, "the red corner is gone");
+        let kept =
+            Preprocess { fit: Fit::Stretch, size: 6, ..preprocess() }.square(&picture().into());
+        // Half of 12 x 8 is 6 x 4: blue is 4 of 6 across, and all of it down.
+        assert_eq!(kept.get_pixel(3, 0), &Rgb([0, 0, 255]));
+        assert!(kept.get_pixel(0, 0).0[0] > 200);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Texts or images in, vectors out.
 //!
 //! A service of its own because embedding scales otherwise than chat: many small calls, no state, batches across callers.
-//! Reading order: the gRPC door (`service`), the seam (`embedder`), a model of ours behind it (`local`), and what a local model
+//! Reading order: the gRPC door (`service`), the seam (`embedder`), a model of ours behind it (`local`) or a server elsewhere (`remote`), and what a local model
 //! does with texts, images and rows.
 
 pub mod config;
@@ -12,13 +12,15 @@ mod image;
 pub mod load;
 mod local;
 mod pooling;
+pub mod remote;
 mod service;
 mod text;
 
 pub use config::Config;
 pub use embedder::{Embedder, Embedders};
 pub use error::EmbeddingError;
-pub use load::load;
+pub use load::{load, model_names};
+pub use remote::Remote;
 
 use anyhow::Context as _;
 use chassis::Tasks;

@@ -8,6 +8,7 @@ use crate::embedder::{Embedder, Embedders, ModelInfo, Purpose};
 use crate::image::{ImageLimits, ImageSide, Preprocess};
 use crate::local::Local;
 use crate::pooling::{Finish, Pooling};
+use crate::remote::Remote;
 use crate::text::{Prefixes, Reader, TextSide};
 use anyhow::Context as _;
 use chassis::Tasks;
@@ -51,7 +52,15 @@ struct Capabilities {
     image: Option<Preprocess>,
 }
 
-/// Fetches what is missing and loads every model of `config.serve`, in that order.
+/// Catalog names of everything `load` fetches.
+#[must_use]
+pub fn model_names(config: &Config) -> Vec<String> {
+    let fetched = config.runtime.library.is_empty() && !config.serve.is_empty();
+    let runtime = fetched.then(|| RUNTIME.0.to_owned());
+    runtime.into_iter().chain(config.serve.iter().cloned()).collect()
+}
+
+/// Fetches what is missing and loads every model of `config.serve`, in that order; then come those of `config.remote`.
 ///
 /// # Errors
 /// When a model is unknown, cannot be fetched or cannot be loaded; the message names it.
@@ -61,6 +70,23 @@ pub async fn load(
     progress: &dyn Progress,
     tasks: &Tasks,
 ) -> anyhow::Result<Embedders> {
+    let mut embedders = Embedders::new();
+    if !config.serve.is_empty() {
+        load_local(config, store, progress, tasks, &mut embedders).await?;
+    }
+    for remote in &config.remote {
+        add(&mut embedders, Remote::build(remote)?)?;
+    }
+    Ok(embedders)
+}
+
+async fn load_local(
+    config: &Config,
+    store: &Store,
+    progress: &dyn Progress,
+    tasks: &Tasks,
+    embedders: &mut Embedders,
+) -> anyhow::Result<()> {
     let library = match config.runtime.library.as_str() {
         "" => store.ensure(RUNTIME.0, progress).await?.file(RUNTIME.1)?,
         path => PathBuf::from(path),
@@ -69,16 +95,19 @@ pub async fn load(
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let decoders = Arc::new(Semaphore::new(cores));
     let mut loader = Loader { config, runtime, tasks, decoders, encoders: HashMap::new() };
-    let mut embedders = Embedders::new();
     for name in &config.serve {
         let model = store.ensure(name, progress).await?;
         let local = loader.load(&model).await.with_context(|| format!("model `{name}`"))?;
-        let embedder: Arc<dyn Embedder> = Arc::new(local);
-        if let Err(twice) = embedders.add(&embedder) {
-            anyhow::bail!("`embedding.serve` names the model `{twice}` twice");
-        }
+        add(embedders, local)?;
     }
-    Ok(embedders)
+    Ok(())
+}
+
+fn add(embedders: &mut Embedders, embedder: impl Embedder + 'static) -> anyhow::Result<()> {
+    let embedder: Arc<dyn Embedder> = Arc::new(embedder);
+    embedders.add(&embedder).map_err(|twice| {
+        anyhow::anyhow!("`embedding.serve` and `embedding.remote` name the model `{twice}` twice")
+    })
 }
 
 struct Loader<'a> {

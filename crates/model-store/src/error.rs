@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No catalog entry has this name.
-    #[error("unknown model `{name}`; known models: {known}; more can be added with a catalog of your own (`models.catalog`)")]
+    #[error(
+        "unknown model `{name}`; known models: {known}; more can be added with a catalog of your own (`models.catalog`)"
+    )]
     Unknown {
         /// The name asked for.
         name: String,
@@ -45,7 +47,9 @@ pub enum StoreError {
         known: String,
     },
     /// The entry has no file for this machine.
-    #[error("model `{model}` has no files for `{platform}`; install it by other means and give its path in the configuration")]
+    #[error(
+        "model `{model}` has no files for `{platform}`; install it by other means and give its path in the configuration"
+    )]
     Platform {
         /// The entry.
         model: String,
@@ -110,7 +114,9 @@ pub enum StoreError {
         cause: io::Error,
     },
     /// The download client could not be made.
-    #[error("cannot set up downloads: {0}; install the system's certificates (`ca-certificates`) or set `models.offline`")]
+    #[error(
+        "cannot set up downloads: {0}; install the system's certificates (`ca-certificates`) or set `models.offline`"
+    )]
     Client(String),
 }
 
@@ -137,19 +143,26 @@ impl fmt::Display for Attempts<'_> {
 
 impl StoreError {
     /// For `map_err`: wraps an I/O error with what was tried on which file.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
         let path = path.to_path_buf();
         move |cause| Self::Io { action, path, cause }
     }
 
     /// A background thread of ours ended before its work was done: it was cancelled at shutdown, or it has a bug.
     pub(crate) fn background(error: &tokio::task::JoinError) -> Self {
-        Self::Io { action: "finish background work on", path: PathBuf::new(), cause: io::Error::other(error.to_string()) }
+        Self::Io {
+            action: "finish background work on",
+            path: PathBuf::new(),
+            cause: io::Error::other(error.to_string()),
+        }
     }
 }
 
 fn remedy_for(cause: &io::Error) -> &'static str {
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the kinds of I/O errors are the library's, not ours")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the kinds of I/O errors are the library's, not ours"
+    )]
     match cause.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free some space or point `models.dir` to a larger disk"

@@ -58,14 +58,16 @@ impl Install<'_> {
     async fn wanted(&self, missing: &[String]) -> Result<Vec<Place>, StoreError> {
         let is_missing = |path: &String| missing.contains(path);
         let fetched = self.entry.files_here().filter(|f| !f.built && is_missing(&f.path));
-        let mut wanted: Vec<_> = fetched.map(|f| Place::new(Artifact::from(f), &self.folder)).collect();
+        let mut wanted: Vec<_> =
+            fetched.map(|f| Place::new(Artifact::from(f), &self.folder)).collect();
         if self.entry.files_here().any(|f| f.built && is_missing(&f.path)) {
             let inputs = self.folder.join(INPUTS);
             fs::create_dir_all(&inputs).map_err(StoreError::io("make", &inputs))?;
             for input in &self.entry.inputs {
                 let place = Place::new(Artifact::from(input), &inputs);
                 let (path, artifact) = (place.path.clone(), place.artifact.clone());
-                if in_background(move || verify::quick(&path, &artifact)).await? != FileState::Good {
+                if in_background(move || verify::quick(&path, &artifact)).await? != FileState::Sound
+                {
                     wanted.push(place);
                 }
             }
@@ -80,13 +82,19 @@ impl Install<'_> {
 
     /// Refuses to begin what cannot end: downloads, the archive that the largest comes in, and built files.
     fn check_space(&self, missing: &[String], wanted: &[Place]) -> Result<(), StoreError> {
-        let here: u64 = wanted.iter().filter_map(|p| fs::metadata(&p.partial).ok()).map(|m| m.len()).sum();
+        let here: u64 =
+            wanted.iter().filter_map(|p| fs::metadata(&p.partial).ok()).map(|m| m.len()).sum();
         let fetched: u64 = wanted.iter().map(|p| p.artifact.bytes).sum();
         let archive = wanted.iter().map(|p| p.artifact.bytes).max().unwrap_or(0);
-        let built: u64 =
-            self.entry.files_here().filter(|f| f.built && missing.contains(&f.path)).map(|f| f.bytes).sum();
+        let built: u64 = self
+            .entry
+            .files_here()
+            .filter(|f| f.built && missing.contains(&f.path))
+            .map(|f| f.bytes)
+            .sum();
         let needed = (fetched + archive + built).saturating_sub(here);
-        let free = rustix::fs::statvfs(&self.folder).map_err(|e| StoreError::io("look at", &self.folder)(e.into()))?;
+        let free = rustix::fs::statvfs(&self.folder)
+            .map_err(|e| StoreError::io("look at", &self.folder)(e.into()))?;
         let free = free.f_bavail.saturating_mul(free.f_frsize);
         if free >= needed {
             return Ok(());
@@ -107,7 +115,9 @@ impl Install<'_> {
             }
             match Box::pin(source::fetch(place, &picks, &tools)).await {
                 Ok(()) => {}
-                Err(Failure::Next(cause)) => attempts.push(Attempt { source: place.describe(), cause }),
+                Err(Failure::Next(cause)) => {
+                    attempts.push(Attempt { source: place.describe(), cause });
+                }
                 Err(Failure::Stop(error)) => return Err(error),
             }
             open = still_open(open).await?;
@@ -132,9 +142,11 @@ impl Install<'_> {
         in_background(move || {
             let inputs = folder.join(INPUTS);
             let made = convert::run(&build, &inputs, image_model.as_deref());
-            let made = made.map_err(|e| StoreError::Convert { model: model.clone(), cause: e.to_string() })?;
+            let made = made
+                .map_err(|e| StoreError::Convert { model: model.clone(), cause: e.to_string() })?;
             for file in built {
-                let content = made.iter().find(|(role, _)| *role == file.role).map(|(_, content)| content);
+                let content =
+                    made.iter().find(|(role, _)| *role == file.role).map(|(_, content)| content);
                 let cause = format!("the conversion makes no file of role `{}`", file.role);
                 let content = content.ok_or(StoreError::Convert { model: model.clone(), cause })?;
                 write(&model, &folder, &file, content)?;
@@ -166,7 +178,7 @@ async fn still_open(places: Vec<Place>) -> Result<Vec<Place>, StoreError> {
     in_background(move || {
         let mut open = Vec::new();
         for place in places {
-            if verify::quick(&place.path, &place.artifact)? != FileState::Good {
+            if verify::quick(&place.path, &place.artifact)? != FileState::Sound {
                 open.push(place);
             }
         }
@@ -177,7 +189,9 @@ async fn still_open(places: Vec<Place>) -> Result<Vec<Place>, StoreError> {
 
 fn remove_folder(folder: &Path) -> Result<(), StoreError> {
     match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", folder)(e)),
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(StoreError::io("remove", folder)(e))
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -34,8 +34,10 @@ impl LocalModel {
             let found = other.into_iter().find(|(role, _)| *role == link.from_role);
             files.extend(found.map(|(_, path)| (link.role.clone(), path)));
         }
-        let main = entry.files_here().find(|f| f.role == MAIN_ROLE).or_else(|| entry.files_here().next());
-        let version = main.map_or_else(String::new, |f| f.sha256.chars().take(VERSION_DIGITS).collect());
+        let main =
+            entry.files_here().find(|f| f.role == MAIN_ROLE).or_else(|| entry.files_here().next());
+        let version =
+            main.map_or_else(String::new, |f| f.sha256.chars().take(VERSION_DIGITS).collect());
         Ok(Self { entry: entry.clone(), files, version })
     }
 
@@ -46,7 +48,11 @@ impl LocalModel {
     pub fn file(&self, role: &str) -> Result<PathBuf, StoreError> {
         self.find(role).ok_or_else(|| {
             let known: Vec<_> = self.files.iter().map(|(role, _)| format!("`{role}`")).collect();
-            StoreError::Role { model: self.entry.name.clone(), role: role.to_owned(), known: known.join(", ") }
+            StoreError::Role {
+                model: self.entry.name.clone(),
+                role: role.to_owned(),
+                known: known.join(", "),
+            }
         })
     }
 

@@ -25,7 +25,11 @@ impl FolderLock {
     /// Waits until no other process holds `folder`.
     ///
     /// Tries again and again instead of blocking a thread, so that a cancelled start does not hang on it.
-    pub(crate) async fn acquire(folder: &Path, model: &str, progress: &dyn Progress) -> Result<Self, StoreError> {
+    pub(crate) async fn acquire(
+        folder: &Path,
+        model: &str,
+        progress: &dyn Progress,
+    ) -> Result<Self, StoreError> {
         let path = folder.join(LOCK_FILE);
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(StoreError::io("open", &path))?;
@@ -37,7 +41,10 @@ impl FolderLock {
                 Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", &path)(e)),
                 Err(TryLockError::WouldBlock) => {
                     if !told {
-                        progress.report(model, Event::Step("waiting for another process that fetches it"));
+                        progress.report(
+                            model,
+                            Event::Step("waiting for another process that fetches it"),
+                        );
                     }
                     told = true;
                     tries.tick().await;

@@ -80,7 +80,8 @@ impl Terminal {
     fn draw(&self, bars: &MultiProgress, model: &str, event: Event<'_>) {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         let bar = open.entry(model.to_owned()).or_insert_with(|| {
-            let bar = bars.add(ProgressBar::no_length().with_style(style()).with_prefix(model.to_owned()));
+            let bar = bars
+                .add(ProgressBar::no_length().with_style(style()).with_prefix(model.to_owned()));
             bar.enable_steady_tick(TICK);
             bar
         });
@@ -121,8 +122,10 @@ impl Progress for Terminal {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:32} {bar:24} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {msg}")
-        .unwrap_or_else(|_| ProgressStyle::default_bar())
+    ProgressStyle::with_template(
+        "{prefix:32} {bar:24} {bytes:>10}/{total_bytes:10} {bytes_per_sec:>12} {msg}",
+    )
+    .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Turns events into lines, at most one per interval for the bytes.
@@ -145,14 +148,18 @@ impl Lines {
         match event {
             Event::Started { total_bytes } => {
                 *last = Last { total: total_bytes, begun: now, line: now };
-                Some(format!("fetching model `{model}` ({} MB)", crate::error::megabytes(total_bytes)))
+                Some(format!(
+                    "fetching model `{model}` ({} MB)",
+                    crate::error::megabytes(total_bytes)
+                ))
             }
             Event::Fetched { bytes } => {
                 if now.duration_since(last.line) < LINE_INTERVAL {
                     return None;
                 }
                 last.line = now;
-                let (here, all) = (crate::error::megabytes(bytes), crate::error::megabytes(last.total));
+                let (here, all) =
+                    (crate::error::megabytes(bytes), crate::error::megabytes(last.total));
                 Some(format!("fetching model `{model}`: {here} of {all} MB"))
             }
             Event::Step(text) => {
@@ -178,7 +185,8 @@ mod tests {
         let first = lines.line("m", Event::Started { total_bytes: 9_500_000 }, t0).unwrap();
         assert_eq!(first, "fetching model `m` (10 MB)");
         assert_eq!(lines.line("m", Event::Fetched { bytes: 1 }, t0 + LINE_INTERVAL / 2), None);
-        let later = lines.line("m", Event::Fetched { bytes: 5_000_000 }, t0 + LINE_INTERVAL).unwrap();
+        let later =
+            lines.line("m", Event::Fetched { bytes: 5_000_000 }, t0 + LINE_INTERVAL).unwrap();
         assert_eq!(later, "fetching model `m`: 5 of 10 MB");
         assert_eq!(lines.line("m", Event::Fetched { bytes: 6_000_000 }, t0 + LINE_INTERVAL), None);
         let done = lines.line("m", Event::Done, t0 + Duration::from_secs(7)).unwrap();

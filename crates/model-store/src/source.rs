@@ -99,13 +99,18 @@ impl<'a> Meter<'a> {
 
 /// What `source` has of `open`.
 pub(crate) fn offered<'a>(source: &'a Source, open: &'a [Place]) -> Vec<(&'a Pick, &'a Place)> {
-    let pair = |pick: &'a Pick| open.iter().find(|p| p.artifact.to == pick.to).map(|place| (pick, place));
+    let pair =
+        |pick: &'a Pick| open.iter().find(|p| p.artifact.to == pick.to).map(|place| (pick, place));
     source.files().iter().filter_map(pair).collect()
 }
 
 /// Fetches `picks` from `source` and puts them in place.
-pub(crate) async fn fetch(source: &Source, picks: &[(&Pick, &Place)], tools: &Tools<'_>) -> Result<(), Failure> {
-    tools.meter.step(&source.describe());
+pub(crate) async fn fetch(
+    source: &Source,
+    picks: &[(&Pick, &Place)],
+    tools: &Tools<'_>,
+) -> Result<(), Failure> {
+    tools.meter.step(&format!("from {}", source.describe()));
     match source {
         Source::Package { package, version, parts, tag, python_version, files: _, platform: _ } => {
             let wheels = package::Wheels { package, version, parts: *parts, tag, python_version };
@@ -114,7 +119,8 @@ pub(crate) async fn fetch(source: &Source, picks: &[(&Pick, &Place)], tools: &To
         Source::Hub { repo, revision, files: _, platform: _ } => {
             let hub = tools.config.hub.trim_end_matches('/');
             for (pick, place) in picks {
-                download(&format!("{hub}/{repo}/resolve/{revision}/{}", pick.from), place, tools).await?;
+                download(&format!("{hub}/{repo}/resolve/{revision}/{}", pick.from), place, tools)
+                    .await?;
             }
             Ok(())
         }
@@ -153,7 +159,8 @@ async fn copy(from: &Path, place: &Place, tools: &Tools<'_>) -> Result<(), Failu
         return Err(Failure::Next("no such file".to_owned()));
     }
     let (from, to) = (from.to_path_buf(), place.partial.clone());
-    let copied = in_background(move || std::fs::copy(&from, &to).map_err(StoreError::io("copy to", &to)));
+    let copied =
+        in_background(move || std::fs::copy(&from, &to).map_err(StoreError::io("copy to", &to)));
     copied.await.map_err(Failure::Stop)?;
     place.settle_in_background().await?;
     tools.meter.finish(place.artifact.bytes);
@@ -163,7 +170,8 @@ async fn copy(from: &Path, place: &Place, tools: &Tools<'_>) -> Result<(), Failu
 /// What to do when no source gave the files.
 pub(crate) fn remedy(model: &str, attempts: &[Attempt]) -> String {
     if attempts.is_empty() {
-        return "the catalog entry has no source for this machine; add one, or copy the files here".to_owned();
+        return "the catalog entry has no source for this machine; add one, or copy the files here"
+            .to_owned();
     }
     let mut remedy = format!(
         "check the network, or run `models pull {model}` on a machine that has one and copy the directory here \

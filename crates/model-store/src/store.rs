@@ -59,7 +59,11 @@ impl Store {
     ///
     /// # Errors
     /// Any `StoreError`; the message names every source that was tried.
-    pub async fn ensure(&self, name: &str, progress: &dyn Progress) -> Result<LocalModel, StoreError> {
+    pub async fn ensure(
+        &self,
+        name: &str,
+        progress: &dyn Progress,
+    ) -> Result<LocalModel, StoreError> {
         let catalog = &self.inner.catalog;
         for entry in catalog.with_requirements(name)? {
             Box::pin(self.ensure_one(entry, progress)).await?;
@@ -90,8 +94,12 @@ impl Store {
         let Ok(order) = self.inner.catalog.with_requirements(name) else { return false };
         let is_there = |entry: &Entry| {
             let folder = self.dir().join(&entry.name);
-            let mut sizes = entry.files_here().map(|f| (verify::size_of(&folder.join(&f.path)), f.bytes)).peekable();
-            sizes.peek().is_some() && sizes.all(|(found, expected)| found.ok().flatten() == Some(expected))
+            let mut sizes = entry
+                .files_here()
+                .map(|f| (verify::size_of(&folder.join(&f.path)), f.bytes))
+                .peekable();
+            sizes.peek().is_some()
+                && sizes.all(|(found, expected)| found.ok().flatten() == Some(expected))
         };
         order.into_iter().all(is_there)
     }
@@ -125,7 +133,7 @@ pub(crate) async fn missing(entry: &Entry, folder: &Path) -> Result<Vec<String>,
     in_background(move || {
         let mut missing = Vec::new();
         for file in files {
-            if verify::quick(&folder.join(&file.to), &file)? != FileState::Good {
+            if verify::quick(&folder.join(&file.to), &file)? != FileState::Sound {
                 missing.push(file.to);
             }
         }
@@ -140,3 +148,6 @@ pub(crate) async fn in_background<T: Send + 'static>(
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(work).await.map_err(|e| StoreError::background(&e))?
 }
+
+#[cfg(test)]
+mod tests;

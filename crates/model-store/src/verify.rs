@@ -4,6 +4,7 @@
 //! hash, write through to disk, rename, stamp. A stamp (`NAME.verified`) says that these very bytes were hashed before,
 //! so that a start does not read a gigabyte again; it counts only while size and time of change are the same.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
@@ -32,7 +33,7 @@ pub struct FileCheck {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileState {
     /// The very bytes of the catalog.
-    Good,
+    Sound,
     /// Nothing.
     Missing,
     /// A file of another size: half-written, or of another version.
@@ -49,6 +50,21 @@ pub enum FileState {
         /// SHA-256 in the catalog.
         expected: String,
     },
+}
+
+impl fmt::Display for FileState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sound => f.write_str("sound"),
+            Self::Missing => f.write_str("missing"),
+            Self::WrongSize { found, expected } => {
+                write!(f, "has {found} bytes instead of {expected}")
+            }
+            Self::WrongContent { found, expected } => {
+                write!(f, "has sha256 {found} instead of {expected}")
+            }
+        }
+    }
 }
 
 /// Why a new file was not put in place.
@@ -69,7 +85,7 @@ pub(crate) fn quick(path: &Path, expected: &Artifact) -> Result<FileState, Store
     let stamp = Stamp::of(path, &expected.sha256).map_err(StoreError::io("look at", path))?;
     let written = fs::read_to_string(stamp_path(path)).ok();
     if written.as_deref() == Some(&stamp) {
-        return Ok(FileState::Good);
+        return Ok(FileState::Sound);
     }
     full(path, expected)
 }
@@ -83,7 +99,7 @@ pub(crate) fn full(path: &Path, expected: &Artifact) -> Result<FileState, StoreE
     let found = sha256(path).map_err(StoreError::io("read", path))?;
     if found == expected.sha256 {
         stamp(path, &found);
-        return Ok(FileState::Good);
+        return Ok(FileState::Sound);
     }
     let _absent = fs::remove_file(stamp_path(path));
     Ok(FileState::WrongContent { found, expected: expected.sha256.clone() })
@@ -93,19 +109,16 @@ pub(crate) fn full(path: &Path, expected: &Artifact) -> Result<FileState, StoreE
 pub(crate) fn place(partial: &Path, path: &Path, expected: &Artifact) -> Result<(), Refusal> {
     let io = |action, path: &Path| {
         let wrap = StoreError::io(action, path);
-        |e| Refusal::Io(wrap(e))
-    };
-    let refuse = |message: String| {
-        let _absent = fs::remove_file(partial);
-        Err(Refusal::Mismatch(message))
+        move |e| Refusal::Io(wrap(e))
     };
     let size = fs::metadata(partial).map_err(io("look at", partial))?.len();
-    if size != expected.bytes {
-        return refuse(format!("`{}` has {size} bytes instead of {}", expected.to, expected.bytes));
-    }
     let found = sha256(partial).map_err(io("read", partial))?;
-    if found != expected.sha256 {
-        return refuse(format!("`{}` has sha256 {found} instead of {}", expected.to, expected.sha256));
+    if size != expected.bytes || found != expected.sha256 {
+        let _absent = fs::remove_file(partial);
+        let Artifact { to, sha256, bytes } = expected;
+        let message =
+            format!("`{to}` has {size} bytes of sha256 {found} instead of {bytes} of {sha256}");
+        return Err(Refusal::Mismatch(message));
     }
     File::open(partial).and_then(|f| f.sync_all()).map_err(io("write", partial))?;
     fs::rename(partial, path).map_err(io("rename", partial))?;
@@ -144,7 +157,12 @@ impl Stamp {
     /// What the stamp of the file must say if its content has this hash.
     fn of(path: &Path, sha256: &str) -> io::Result<String> {
         let found = fs::metadata(path)?;
-        Ok(format!("bytes {}\nmodified {}.{:09}\nsha256 {sha256}\n", found.len(), found.mtime(), found.mtime_nsec()))
+        Ok(format!(
+            "bytes {}\nmodified {}.{:09}\nsha256 {sha256}\n",
+            found.len(),
+            found.mtime(),
+            found.mtime_nsec()
+        ))
     }
 }
 
@@ -186,11 +204,19 @@ mod tests {
         let path = dir.path().join("f");
         fs::write(dir.path().join("f.partial"), "good").unwrap();
         place(&partial_path(&path), &path, &artifact(b"good")).unwrap();
-        assert_eq!(quick(&path, &artifact(b"good")).unwrap(), FileState::Good);
+        assert_eq!(quick(&path, &artifact(b"good")).unwrap(), FileState::Sound);
 
         fs::write(&path, "evil").unwrap();
-        File::options().write(true).open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
-        assert!(matches!(quick(&path, &artifact(b"good")).unwrap(), FileState::WrongContent { .. }));
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+        assert!(matches!(
+            quick(&path, &artifact(b"good")).unwrap(),
+            FileState::WrongContent { .. }
+        ));
         assert!(!stamp_path(&path).exists(), "a stamp that lies must go");
     }
 
@@ -199,11 +225,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
         fs::write(&path, "good").unwrap();
-        assert_eq!(full(&path, &artifact(b"good")).unwrap(), FileState::Good);
+        assert_eq!(full(&path, &artifact(b"good")).unwrap(), FileState::Sound);
         let modified = fs::metadata(&path).unwrap().modified().unwrap();
         fs::write(&path, "evil").unwrap();
         File::options().write(true).open(&path).unwrap().set_modified(modified).unwrap();
-        assert_eq!(quick(&path, &artifact(b"good")).unwrap(), FileState::Good, "the stamp is believed");
+        assert_eq!(
+            quick(&path, &artifact(b"good")).unwrap(),
+            FileState::Sound,
+            "the stamp is believed"
+        );
         assert!(matches!(full(&path, &artifact(b"good")).unwrap(), FileState::WrongContent { .. }));
     }
 
@@ -212,8 +242,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, partial) = (dir.path().join("f"), dir.path().join("f.partial"));
         fs::write(&partial, "evil").unwrap();
-        let Err(Refusal::Mismatch(message)) = place(&partial, &path, &artifact(b"good")) else { panic!() };
-        assert!(message.contains(&artifact(b"good").sha256) && message.contains(&artifact(b"evil").sha256));
+        let Err(Refusal::Mismatch(message)) = place(&partial, &path, &artifact(b"good")) else {
+            panic!()
+        };
+        assert!(
+            message.contains(&artifact(b"good").sha256)
+                && message.contains(&artifact(b"evil").sha256)
+        );
         assert!(!partial.exists() && !path.exists());
     }
 }

@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     };
     match line.command {
         Command::Up => up::up(settings),
-        Command::Models(command) => outcome(run_models(settings, command)),
+        Command::Models(command) => outcome(run_models(&settings, command)),
         Command::Config(ConfigCommand::Check | ConfigCommand::Show) => {
             println!("the configuration is valid");
             ExitCode::SUCCESS
@@ -73,19 +73,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_models(settings: Settings, command: ModelsCommand) -> anyhow::Result<bool> {
+fn run_models(settings: &Settings, command: ModelsCommand) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match command {
-            ModelsCommand::List => models::list(&settings).map(|table| {
+            ModelsCommand::List => models::list(settings).map(|table| {
                 println!("{table}");
                 true
             }),
-            ModelsCommand::Pull { names } => models::pull(&settings, names).await.map(|dir| {
+            ModelsCommand::Pull { names } => models::pull(settings, names).await.map(|dir| {
                 println!("models are complete in {}", dir.display());
                 true
             }),
-            ModelsCommand::Verify { names } => models::verify(&settings, names).await.map(|report| {
+            ModelsCommand::Verify { names } => models::verify(settings, names).await.map(|report| {
                 println!("{}", report.text);
                 report.sound
             }),

@@ -20,7 +20,7 @@ pub struct Report {
 /// When the store cannot be opened.
 pub fn list(settings: &Settings) -> anyhow::Result<String> {
     let store = open(settings)?;
-    let served = settings.model_names();
+    let served = settings.model_names()?;
     let mut table = format!("{:<32} {:<18} {:>9}  {:<12} {}\n", "NAME", "TASK", "SIZE", "LICENCE", "STATE");
     for entry in store.catalog().entries() {
         let here = if store.installed(&entry.name) { "here" } else { "not fetched" };
@@ -38,7 +38,7 @@ pub fn list(settings: &Settings) -> anyhow::Result<String> {
 /// When a model cannot be had; the message names it and the remedy.
 pub async fn pull(settings: &Settings, names: Vec<String>) -> anyhow::Result<PathBuf> {
     let store = open(settings)?;
-    let names = if names.is_empty() { settings.model_names() } else { names };
+    let names = if names.is_empty() { settings.model_names()? } else { names };
     let progress = Terminal::new();
     for name in names {
         store.ensure(&name, &progress).await?;
@@ -52,7 +52,7 @@ pub async fn pull(settings: &Settings, names: Vec<String>) -> anyhow::Result<Pat
 /// When a name is unknown or a file cannot be read.
 pub async fn verify(settings: &Settings, names: Vec<String>) -> anyhow::Result<Report> {
     let store = open(settings)?;
-    let names = if names.is_empty() { here(settings, &store) } else { names };
+    let names = if names.is_empty() { here(settings, &store)? } else { names };
     let mut report = Report { text: String::new(), sound: true };
     for name in names {
         for file in store.verify(&name).await? {
@@ -66,10 +66,10 @@ pub async fn verify(settings: &Settings, names: Vec<String>) -> anyhow::Result<R
 }
 
 /// What is here, and what is served and should be.
-fn here(settings: &Settings, store: &Store) -> Vec<String> {
-    let served = settings.model_names();
+fn here(settings: &Settings, store: &Store) -> anyhow::Result<Vec<String>> {
+    let served = settings.model_names()?;
     let wanted = |name: &String| served.contains(name) || store.installed(name);
-    store.catalog().entries().map(|e| e.name.clone()).filter(wanted).collect()
+    Ok(store.catalog().entries().map(|e| e.name.clone()).filter(wanted).collect())
 }
 
 fn open(settings: &Settings) -> anyhow::Result<Store> {

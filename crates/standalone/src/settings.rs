@@ -58,18 +58,20 @@ impl Settings {
     }
 
     /// The models that this configuration serves, and what runs them.
-    #[must_use]
-    pub fn model_names(&self) -> Vec<String> {
+    ///
+    /// # Errors
+    /// When the manifest of the safety models is broken.
+    pub fn model_names(&self) -> anyhow::Result<Vec<String>> {
         let mut names = self.chat.model_names();
-        names.extend(self.embedding.model_names());
-        names.extend(self.content_safety.model_names());
+        names.extend(embedding::model_names(&self.embedding));
+        names.extend(content_safety::model_names(&self.content_safety)?);
         let mut unique = Vec::new();
         for name in names {
             if !unique.contains(&name) {
                 unique.push(name);
             }
         }
-        unique
+        Ok(unique)
     }
 }
 

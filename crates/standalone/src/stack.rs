@@ -8,9 +8,10 @@ use anyhow::Context as _;
 use chassis::Tasks;
 use chassis::grpc::ClientConfig;
 use chat::Backends;
-use content_safety::Judges;
+use content_safety::Judge;
 use embedding::Embedders;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
@@ -22,7 +23,7 @@ pub struct Models {
     /// Texts and images.
     pub embedding: Embedders,
     /// Verdicts.
-    pub content_safety: Judges,
+    pub content_safety: Arc<dyn Judge>,
 }
 
 /// Services that listen; the edge is served by `serve`.

@@ -9,6 +9,7 @@ use rand::distr::Alphanumeric;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 use tokio::net::TcpListener;
 
 /// Length of a key made here: 32 letters and digits are over 190 bits.
@@ -49,13 +50,13 @@ async fn serve(
 
 async fn load(settings: &Settings, store: &Store, tasks: &Tasks) -> anyhow::Result<Models> {
     let progress = Terminal::new();
-    for name in settings.model_names() {
+    for name in settings.model_names()? {
         store.ensure(&name, &progress).await?;
     }
     Ok(Models {
         chat: chat::load(&settings.chat, store, &progress, tasks).await?,
         embedding: embedding::load(&settings.embedding, store, &progress, tasks).await?,
-        content_safety: content_safety::load(&settings.content_safety, store, &progress, tasks).await?,
+        content_safety: Arc::new(content_safety::load(&settings.content_safety, store, &progress, tasks).await?),
     })
 }
 

@@ -232,9 +232,9 @@ mod tests {
         assert_eq!(reason, FinishReason::ToolCalls);
         let ids: Vec<_> = pieces
             .iter()
-            .map(|p| match p {
-                Piece::ToolCall { index, id, .. } => (*index, id.clone().unwrap()),
-                _ => panic!("{p:?}"),
+            .map(|p| {
+                let Piece::ToolCall { index, id, .. } = p else { panic!("{p:?}") };
+                (*index, id.clone().unwrap())
             })
             .collect();
         assert_eq!((ids[0].0, ids[1].0), (0, 1));

@@ -27,7 +27,8 @@ pub(crate) fn schema_for(request: &GenerateRequest) -> Result<Option<Value>, Cha
     let answer = match &request.response_format {
         ResponseFormat::Text => return Ok(None),
         ResponseFormat::JsonObject => json!({ "type": "object" }),
-        ResponseFormat::JsonSchema(schema) => {
+        // A schema is always held to exactly.
+        ResponseFormat::JsonSchema { name: _, schema, strict: _ } => {
             document.add(schema, Mode::Exact).map_err(|p| invalid(RESPONSE_SCHEMA, p))?
         }
     };
@@ -172,7 +173,8 @@ mod tests {
         assert!(message.contains("`nobody`"));
 
         let schema = json!({ "type": "object", "properties": { "a": { "not": {} } } });
-        let format = request(ToolChoice::None, ResponseFormat::JsonSchema(schema));
+        let format = ResponseFormat::JsonSchema { name: "a".into(), schema, strict: false };
+        let format = request(ToolChoice::None, format);
         let Err(ChatError::Invalid { target, message }) = schema_for(&format) else { panic!() };
         assert_eq!(target, "response_format.json_schema.schema.properties.a");
         assert!(message.contains("`not`"));

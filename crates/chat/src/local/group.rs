@@ -107,11 +107,6 @@ impl Group {
         self.usage.reasoning_tokens += reasoning_tokens;
     }
 
-    /// What it has spent so far.
-    pub(crate) const fn usage(&self) -> Usage {
-        self.usage
-    }
-
     /// Takes pieces of sequence `sequence`.
     pub(crate) fn push(&mut self, sequence: u32, pieces: Vec<Piece>) {
         let held = self.contest.as_mut().and_then(|c| c.pieces.get_mut(usize::try_from(sequence).ok()?));
@@ -167,6 +162,11 @@ impl Group {
             return Flow::Closed;
         }
         Flow::Open
+    }
+
+    /// Whether its sequences may go on: the reader takes what they say.
+    pub(crate) const fn keeps_up(&self) -> bool {
+        self.stalled.is_none()
     }
 
     /// Whether its reader has taken nothing for longer than `limit`.

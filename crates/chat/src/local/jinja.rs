@@ -34,6 +34,7 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 /// JSON as Python writes it: not escaped for HTML, with blanks after separators.
+#[expect(clippy::needless_pass_by_value, reason = "the signature that minijinja calls")]
 fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = options.get("indent")?;
     let _not_needed: Option<Value> = options.get("ensure_ascii")?;

@@ -9,9 +9,14 @@ fn config(env: &[(&str, &str)]) -> Config {
 }
 
 fn listed() -> Vec<ListedModel> {
-    let chat = ChatAbilities { chat: true, completions: true, tools: true, ..ChatAbilities::default() };
+    let chat =
+        ChatAbilities { chat: true, completions: true, tools: true, ..ChatAbilities::default() };
     let embedding = EmbeddingAbilities { text: true, ..EmbeddingAbilities::default() };
-    let model = |name: &str, abilities| ListedModel { name: name.to_owned(), publisher: String::new(), abilities };
+    let model = |name: &str, abilities| ListedModel {
+        name: name.to_owned(),
+        publisher: String::new(),
+        abilities,
+    };
     vec![
         model("phi", Abilities::Chat(chat.clone())),
         model("Qwen", Abilities::Chat(ChatAbilities { completions: false, ..chat })),
@@ -74,8 +79,14 @@ fn unknown_names_and_wrong_routes_are_404_in_the_words_of_the_family() {
     let table = Table::build(&config(&[]), &listed(), true);
     let fault = table.select(&named("nope"), Modality::Chat, Family::Deployments).unwrap_err();
     assert_eq!(fault.code, ErrorCode::DeploymentNotFound);
-    assert_eq!(select(&table, &named("phi"), Modality::Embeddings), Err(ErrorCode::ModalityNotSupported));
-    assert_eq!(select(&table, &named("qwen"), Modality::Completions), Err(ErrorCode::ModalityNotSupported));
+    assert_eq!(
+        select(&table, &named("phi"), Modality::Embeddings),
+        Err(ErrorCode::ModalityNotSupported)
+    );
+    assert_eq!(
+        select(&table, &named("qwen"), Modality::Completions),
+        Err(ErrorCode::ModalityNotSupported)
+    );
 }
 
 #[test]
@@ -88,7 +99,7 @@ fn while_a_service_has_not_answered_an_unknown_name_is_503() {
 #[test]
 fn the_configuration_adds_names_and_overrides_abilities() {
     let deployments = "[{name='gpt-4o', service='chat', model='phi', tools=false, policy=''}]";
-    let config = config(&[("EDGE__DEPLOYMENTS", deployments), ("EDGE__GUARD__POLICY", "default")]);
+    let config = config(&[("EDGE__DEPLOYMENTS", deployments)]);
     let table = Table::build(&config, &listed(), true);
     let alias = table.get("GPT-4o").unwrap();
     assert_eq!((alias.model.as_str(), alias.policy.as_str()), ("phi", ""));

@@ -5,8 +5,8 @@
 use crate::pieces::{Call, Piece, Text};
 use crate::translate::usage_from_rpc;
 use api_types::rest::chat_completions::{
-    AudioFormat, ChatMessage, ChatRole, ContentPart, FinishReason, FunctionCall, ResponseFormat, TokenLogprob, Tool,
-    ToolCall, ToolChoice, TopLogprob,
+    AudioFormat, ChatMessage, ChatRole, ContentPart, FinishReason, FunctionCall, ResponseFormat,
+    TokenLogprob, Tool, ToolCall, ToolChoice, TopLogprob,
 };
 use api_types::rest::sampling::Sampling;
 use api_types::rest::{ChatCompletionsRequest, Fields};
@@ -14,7 +14,11 @@ use api_types::rpc::chat;
 
 /// The request for the model called `model`, with the extra parameters it takes.
 #[must_use]
-pub fn to_rpc(request: ChatCompletionsRequest, model: &str, extra_json: String) -> chat::GenerateRequest {
+pub fn to_rpc(
+    request: ChatCompletionsRequest,
+    model: &str,
+    extra_json: String,
+) -> chat::GenerateRequest {
     let ChatCompletionsRequest {
         messages,
         // Chosen by the deployment table.
@@ -146,17 +150,24 @@ fn format_to_rpc(format: ResponseFormat) -> chat::ResponseFormat {
         ResponseFormat::Text => format_of(chat::ResponseFormatKind::Text),
         ResponseFormat::JsonObject => format_of(chat::ResponseFormatKind::JsonObject),
         // The description says to a reader what the schema says to the engine.
-        ResponseFormat::JsonSchema { name, description: _, schema, strict } => chat::ResponseFormat {
-            name,
-            schema_json: schema.to_string(),
-            strict,
-            ..format_of(chat::ResponseFormatKind::JsonSchema)
-        },
+        ResponseFormat::JsonSchema { name, description: _, schema, strict } => {
+            chat::ResponseFormat {
+                name,
+                schema_json: schema.to_string(),
+                strict,
+                ..format_of(chat::ResponseFormatKind::JsonSchema)
+            }
+        }
     }
 }
 
 fn format_of(kind: chat::ResponseFormatKind) -> chat::ResponseFormat {
-    chat::ResponseFormat { kind: kind.into(), name: String::new(), schema_json: String::new(), strict: false }
+    chat::ResponseFormat {
+        kind: kind.into(),
+        name: String::new(),
+        schema_json: String::new(),
+        strict: false,
+    }
 }
 
 /// An event as a piece; none for an event of a kind that this edge does not know.
@@ -166,7 +177,9 @@ pub fn from_rpc(response: chat::GenerateResponse) -> Option<Piece> {
     Some(match response.event? {
         Event::Started(chat::Started { model }) => Piece::Started(model),
         Event::Text(delta) => Piece::Text(text_from_rpc(delta)),
-        Event::Reasoning(chat::TextDelta { choice, text, logprobs: _ }) => Piece::Reasoning { choice, text },
+        Event::Reasoning(chat::TextDelta { choice, text, logprobs: _ }) => {
+            Piece::Reasoning { choice, text }
+        }
         Event::ToolCall(chat::ToolCallDelta { choice, index, id, name, arguments }) => {
             Piece::ToolCall(Call { choice, index, id, name, arguments })
         }
@@ -210,7 +223,8 @@ mod tests {
     use serde_json::json;
 
     fn translated(body: &serde_json::Value) -> chat::GenerateRequest {
-        let parsed = ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        let parsed =
+            ChatCompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
         to_rpc(parsed.request, "m", String::new())
     }
 
@@ -223,9 +237,13 @@ mod tests {
             {"role": "assistant", "tool_calls": [{"id": "c1", "function": {"name": "f", "arguments": "{}"}}]},
             {"role": "tool", "tool_call_id": "c1", "content": "42", "name": null}]}));
         let roles: Vec<_> = rpc.messages.iter().map(chat::Message::role).collect();
-        assert_eq!(roles, [chat::Role::System, chat::Role::User, chat::Role::Assistant, chat::Role::Tool]);
+        assert_eq!(
+            roles,
+            [chat::Role::System, chat::Role::User, chat::Role::Assistant, chat::Role::Tool]
+        );
         let image = rpc.messages[1].content[1].part.clone().unwrap();
-        let expected = chat::ImageUrl { url: "data:image/png;base64,aGk=".into(), detail: "low".into() };
+        let expected =
+            chat::ImageUrl { url: "data:image/png;base64,aGk=".into(), detail: "low".into() };
         assert_eq!(image, chat::content_part::Part::ImageUrl(expected));
         assert_eq!(rpc.messages[2].tool_calls[0].name, "f");
         assert!(rpc.messages[2].content.is_empty());
@@ -237,10 +255,15 @@ mod tests {
         let rpc = translated(&json!({"messages": [{"role": "user", "content": "hi"}]}));
         assert_eq!(rpc.sampling.unwrap(), chat::Sampling::default());
         assert!(rpc.response_format.is_none() && rpc.tool_choice.is_none());
-        let rpc = translated(&json!({"messages": [{"role": "user", "content": "hi"}], "logprobs": true, "n": 2,
-            "temperature": 0, "stop": "x", "logit_bias": {"5": -100}}));
+        let rpc = translated(
+            &json!({"messages": [{"role": "user", "content": "hi"}], "logprobs": true, "n": 2,
+            "temperature": 0, "stop": "x", "logit_bias": {"5": -100}}),
+        );
         let sampling = rpc.sampling.unwrap();
-        assert_eq!((sampling.top_logprobs, sampling.n, sampling.temperature), (Some(0), Some(2), Some(0.0)));
+        assert_eq!(
+            (sampling.top_logprobs, sampling.n, sampling.temperature),
+            (Some(0), Some(2), Some(0.0))
+        );
         assert_eq!((sampling.stop, sampling.logit_bias[&5]), (vec!["x".to_owned()], -100.0));
     }
 

@@ -9,10 +9,10 @@ pub use whole::{Collected, ended_early};
 
 use crate::pieces::{Call, Piece, Screened, Text};
 use crate::translate::{Answer, UsagePlace, usage};
-use api_types::rest::chat_completions::response::ChatCompletionsUpdateObject;
+use api_types::rest::chat_completions::response::{AssistantRole, ChatCompletionsUpdateObject};
 use api_types::rest::chat_completions::tool::FunctionCallDelta;
 use api_types::rest::chat_completions::{
-    AssistantRole, ChatDelta, ChatUpdateChoice, ChoiceLogprobs, CompletionsUsage, FinishReason, FunctionKind,
+    ChatDelta, ChatUpdateChoice, ChoiceLogprobs, CompletionsUsage, FinishReason, FunctionKind,
     TokenLogprob, ToolCallDelta,
 };
 use api_types::rest::{ChatCompletionsUpdate, ContentFilterResults};
@@ -37,6 +37,7 @@ pub struct Updates {
 #[derive(Debug, Default)]
 struct State {
     thinking: bool,
+    called: bool,
 }
 
 impl Updates {
@@ -67,7 +68,12 @@ impl Updates {
         held.map(|choice| self.update(vec![choice])).into_iter().collect()
     }
 
-    fn text(&mut self, text: Text, found: Option<ContentFilterResults>, out: &mut Vec<ChatCompletionsUpdate>) {
+    fn text(
+        &mut self,
+        text: Text,
+        found: Option<ContentFilterResults>,
+        out: &mut Vec<ChatCompletionsUpdate>,
+    ) {
         let Text { choice, mut text, logprobs } = text;
         let state = self.open(choice, out);
         if std::mem::take(&mut state.thinking) {
@@ -97,11 +103,17 @@ impl Updates {
         out.push(self.step(choice, delta, Vec::new(), found));
     }
 
-    fn call(&mut self, call: Call, found: Option<ContentFilterResults>, out: &mut Vec<ChatCompletionsUpdate>) {
+    fn call(
+        &mut self,
+        call: Call,
+        found: Option<ContentFilterResults>,
+        out: &mut Vec<ChatCompletionsUpdate>,
+    ) {
         let choice = call.choice;
-        self.open(choice, out);
+        self.open(choice, out).called = true;
         self.end_thought(choice, out);
-        let delta = if self.answer.legacy_functions { function_delta(call) } else { call_delta(call) };
+        let delta =
+            if self.answer.legacy_functions { function_delta(call) } else { call_delta(call) };
         out.push(self.step(choice, delta, Vec::new(), found));
     }
 
@@ -112,7 +124,7 @@ impl Updates {
         found: Option<ContentFilterResults>,
         out: &mut Vec<ChatCompletionsUpdate>,
     ) {
-        self.open(choice, out);
+        let reason = settled(reason, self.open(choice, out).called);
         self.end_thought(choice, out);
         let finish_reason = Some(legacy_reason(reason, self.answer.legacy_functions));
         let last = ChatUpdateChoice {
@@ -135,11 +147,17 @@ impl Updates {
         match self.answer.usage {
             UsagePlace::LastChoice => {
                 if let Some(choice) = self.held.take() {
-                    out.push(ChatCompletionsUpdate { usage: Some(Some(usage)), ..self.update(vec![choice]) });
+                    out.push(ChatCompletionsUpdate {
+                        usage: Some(Some(usage)),
+                        ..self.update(vec![choice])
+                    });
                 }
             }
             UsagePlace::OwnChunk => {
-                out.push(ChatCompletionsUpdate { usage: Some(Some(usage)), ..self.update(Vec::new()) });
+                out.push(ChatCompletionsUpdate {
+                    usage: Some(Some(usage)),
+                    ..self.update(Vec::new())
+                });
             }
             UsagePlace::Nowhere => {}
         }
@@ -153,7 +171,11 @@ impl Updates {
                 content: Some(String::new()),
                 ..ChatDelta::default()
             };
-            let mut first = self.update(vec![ChatUpdateChoice { index: choice, delta: role, ..Default::default() }]);
+            let mut first = self.update(vec![ChatUpdateChoice {
+                index: choice,
+                delta: role,
+                ..Default::default()
+            }]);
             if !std::mem::replace(&mut self.announced, true)
                 && let Some(found) = self.answer.prompt_filter_results()
             {
@@ -172,7 +194,8 @@ impl Updates {
     }
 
     fn end_thought(&mut self, choice: u32, out: &mut Vec<ChatCompletionsUpdate>) {
-        let thinking = self.choices.get_mut(&choice).is_some_and(|s| std::mem::take(&mut s.thinking));
+        let thinking =
+            self.choices.get_mut(&choice).is_some_and(|s| std::mem::take(&mut s.thinking));
         if thinking {
             let delta = ChatDelta { content: Some(THOUGHT.to_owned()), ..ChatDelta::default() };
             out.push(self.step(choice, delta, Vec::new(), None));
@@ -229,7 +252,21 @@ fn last_delta(reason: FinishReason) -> ChatDelta {
         FinishReason::Stop | FinishReason::Length => {
             ChatDelta { content: Some(String::new()), ..ChatDelta::default() }
         }
-        FinishReason::ContentFilter | FinishReason::ToolCalls | FinishReason::FunctionCall => ChatDelta::default(),
+        FinishReason::ContentFilter | FinishReason::ToolCalls | FinishReason::FunctionCall => {
+            ChatDelta::default()
+        }
+    }
+}
+
+/// Whoever calls tools ends for that: some backends say `stop` when a call was forced (section 8.6).
+pub(super) const fn settled(reason: FinishReason, called: bool) -> FinishReason {
+    match reason {
+        FinishReason::Stop if called => FinishReason::ToolCalls,
+        FinishReason::Stop
+        | FinishReason::Length
+        | FinishReason::ContentFilter
+        | FinishReason::ToolCalls
+        | FinishReason::FunctionCall => reason,
     }
 }
 
@@ -246,7 +283,7 @@ pub(super) const fn legacy_reason(reason: FinishReason, legacy: bool) -> FinishR
 }
 
 pub(super) fn choice_logprobs(tokens: Vec<TokenLogprob>) -> Option<ChoiceLogprobs> {
-    (!tokens.is_empty()).then(|| ChoiceLogprobs { content: Some(tokens), refusal: None })
+    (!tokens.is_empty()).then_some(ChoiceLogprobs { content: Some(tokens), refusal: None })
 }
 
 fn call_delta(call: Call) -> ChatDelta {

@@ -7,14 +7,20 @@ use crate::pieces::{Piece, Screened, Text};
 use crate::translate::chat::{finished_from_rpc, sampling_to_rpc, text_from_rpc};
 use crate::translate::{Answer, UsagePlace, usage, usage_from_rpc};
 use api_types::rest::chat_completions::{CompletionsUsage, TokenLogprob};
-use api_types::rest::completions::{CompletionChoice, CompletionLogprobs, Prompt};
+use api_types::rest::completions::{CompletionChoice, CompletionLogprobs};
+use api_types::rest::text_input::TextInput;
 use api_types::rest::{Completions, CompletionsRequest, ContentFilterResults, Dialect, Fields};
 use api_types::rpc::chat;
 use std::collections::HashMap;
 
 /// The request for the model called `model`, with the extra parameters it takes.
 #[must_use]
-pub fn to_rpc(request: CompletionsRequest, model: &str, dialect: Dialect, extra_json: String) -> chat::CompleteRequest {
+pub fn to_rpc(
+    request: CompletionsRequest,
+    model: &str,
+    dialect: Dialect,
+    extra_json: String,
+) -> chat::CompleteRequest {
     let max_tokens = request.max_tokens(dialect);
     let CompletionsRequest {
         prompts,
@@ -45,10 +51,10 @@ pub fn to_rpc(request: CompletionsRequest, model: &str, dialect: Dialect, extra_
     }
 }
 
-fn prompt(prompt: Prompt) -> chat::Prompt {
+fn prompt(prompt: TextInput) -> chat::Prompt {
     let prompt = match prompt {
-        Prompt::Text(text) => chat::prompt::Prompt::Text(text),
-        Prompt::Tokens(ids) => chat::prompt::Prompt::Tokens(chat::TokenIds { ids }),
+        TextInput::Text(text) => chat::prompt::Prompt::Text(text),
+        TextInput::Tokens(ids) => chat::prompt::Prompt::Tokens(chat::TokenIds { ids }),
     };
     chat::Prompt { prompt: Some(prompt) }
 }
@@ -118,8 +124,13 @@ impl Chunks {
         let Text { choice, text, logprobs } = text;
         let offset = self.offsets.entry(choice).or_default();
         let logprobs = completion_logprobs(logprobs, offset);
-        let piece =
-            CompletionChoice { index: choice, text, finish_reason: None, logprobs, content_filter_results: found };
+        let piece = CompletionChoice {
+            index: choice,
+            text,
+            finish_reason: None,
+            logprobs,
+            content_filter_results: found,
+        };
         vec![self.chunk(vec![piece])]
     }
 
@@ -163,7 +174,10 @@ impl Chunks {
 }
 
 /// Log probabilities in the shape of this route; `offset` is where the first token begins and then where the last one ended.
-pub(super) fn completion_logprobs(tokens: Vec<TokenLogprob>, offset: &mut u32) -> Option<CompletionLogprobs> {
+pub(super) fn completion_logprobs(
+    tokens: Vec<TokenLogprob>,
+    offset: &mut u32,
+) -> Option<CompletionLogprobs> {
     if tokens.is_empty() {
         return None;
     }
@@ -174,7 +188,8 @@ pub(super) fn completion_logprobs(tokens: Vec<TokenLogprob>, offset: &mut u32) -
         // The first token of an echoed prompt has no probability; the service says NaN.
         let known = logprob.is_finite();
         out.token_logprobs.push(known.then_some(logprob));
-        out.top_logprobs.push(known.then(|| top_logprobs.into_iter().map(|t| (t.token, t.logprob)).collect()));
+        out.top_logprobs
+            .push(known.then(|| top_logprobs.into_iter().map(|t| (t.token, t.logprob)).collect()));
         out.tokens.push(token);
     }
     Some(out)
@@ -198,7 +213,9 @@ mod tests {
     }
 
     fn pieces() -> Vec<Piece> {
-        let text = |choice, text: &str| Piece::Text(Text { choice, text: text.into(), logprobs: Vec::new() });
+        let text = |choice, text: &str| {
+            Piece::Text(Text { choice, text: text.into(), logprobs: Vec::new() })
+        };
         let end = |choice| Piece::Finished { choice, reason: FinishReason::Length };
         let usage = Piece::Usage(Usage { prompt: 1, completion: 2, ..Usage::default() });
         vec![Piece::Started("m".into()), text(1, "b"), text(0, "a"), end(1), end(0), usage]
@@ -207,7 +224,8 @@ mod tests {
     #[test]
     fn prompts_and_defaults_by_route() {
         let body = json!({"prompt": ["a", "b"], "best_of": 1, "echo": false, "logit_bias": {}, "user": ""});
-        let parsed = CompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
+        let parsed =
+            CompletionsRequest::parse(body.to_string().as_bytes(), Vocabulary::OPENAI).unwrap();
         let rpc = to_rpc(parsed.request.clone(), "m", Dialect::OpenAi, String::new());
         assert_eq!(rpc.sampling.unwrap().max_tokens, Some(16));
         assert_eq!(rpc.prompts.len(), 2);
@@ -225,7 +243,10 @@ mod tests {
             .collect();
         assert_eq!(out.len(), 4);
         assert_eq!(out[0]["object"], "text_completion");
-        assert_eq!(out[0]["choices"][0], json!({"index": 1, "text": "b", "finish_reason": null, "logprobs": null}));
+        assert_eq!(
+            out[0]["choices"][0],
+            json!({"index": 1, "text": "b", "finish_reason": null, "logprobs": null})
+        );
         assert!(out[2].get("usage").is_none());
         assert_eq!(out[3]["choices"][0]["index"], 0);
         assert_eq!(out[3]["usage"]["total_tokens"], 3);
@@ -235,7 +256,8 @@ mod tests {
     async fn the_whole_answer_has_one_choice_per_prompt_in_order() {
         let stream = futures::stream::iter(pieces().into_iter().map(Ok::<_, Fault>)).boxed();
         let collected = Collected::take(stream).await.unwrap();
-        let body = serde_json::to_value(collected.into_completions(answer("/v1/completions"))).unwrap();
+        let body =
+            serde_json::to_value(collected.into_completions(answer("/v1/completions"))).unwrap();
         assert_eq!(body["choices"][0]["text"], "a");
         assert_eq!(body["choices"][1]["text"], "b");
         assert_eq!(body["usage"]["total_tokens"], 3);
@@ -250,7 +272,8 @@ mod tests {
             top_logprobs: Vec::new(),
         };
         let mut offset = 0;
-        let first = completion_logprobs(vec![token("né", f32::NAN), token("e", -0.5)], &mut offset).unwrap();
+        let first = completion_logprobs(vec![token("né", f32::NAN), token("e", -0.5)], &mut offset)
+            .unwrap();
         assert_eq!((first.text_offset, offset), (vec![0, 2], 3));
         assert_eq!(first.token_logprobs, [None, Some(-0.5)]);
         assert!(first.top_logprobs[0].is_none());

@@ -1,10 +1,12 @@
 //! The Content Safety routes ⇄ gRPC, and verdicts → annotations.
 
 use api_types::rest::ContentFilterResults;
-use api_types::rest::content_filter::{BlocklistResult, BlocklistResults, DetectionResult, Severity, SeverityResult};
+use api_types::rest::content_filter::{
+    BlocklistResult, BlocklistResults, DetectionResult, Severity, SeverityResult,
+};
 use api_types::rest::content_safety::{
-    AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, AttackAnalysis, BlocklistMatch, Category,
-    CategoryAnalysis, OutputType, ShieldPromptRequest, ShieldPromptResult,
+    AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, AttackAnalysis, BlocklistMatch,
+    Category, CategoryAnalysis, OutputType, ShieldPromptRequest, ShieldPromptResult,
 };
 use api_types::rpc::content_safety as rpc;
 
@@ -12,7 +14,13 @@ use api_types::rpc::content_safety as rpc;
 #[must_use]
 pub fn analyze_to_rpc(request: AnalyzeTextRequest) -> rpc::AnalyzeRequest {
     // The output type only rounds the answer.
-    let AnalyzeTextRequest { text, categories, blocklist_names, halt_on_blocklist_hit, output_type: _ } = request;
+    let AnalyzeTextRequest {
+        text,
+        categories,
+        blocklist_names,
+        halt_on_blocklist_hit,
+        output_type: _,
+    } = request;
     rpc::AnalyzeRequest {
         text,
         categories: categories_to_rpc(&categories),
@@ -27,7 +35,11 @@ pub fn analyze_from_rpc(response: rpc::AnalyzeResponse, output: OutputType) -> A
     let rpc::AnalyzeResponse { categories, blocklists } = response;
     let blocklists_match = blocklists.into_iter().map(|found| {
         let rpc::BlocklistMatch { blocklist, item_id, item_text } = found;
-        BlocklistMatch { blocklist_name: blocklist, blocklist_item_id: item_id, blocklist_item_text: item_text }
+        BlocklistMatch {
+            blocklist_name: blocklist,
+            blocklist_item_id: item_id,
+            blocklist_item_text: item_text,
+        }
     });
     AnalyzeTextResult {
         blocklists_match: blocklists_match.collect(),
@@ -45,7 +57,9 @@ pub fn image_to_rpc(image: Vec<u8>, categories: &[Category]) -> rpc::AnalyzeImag
 #[must_use]
 pub fn image_from_rpc(response: rpc::AnalyzeImageResponse) -> AnalyzeImageResult {
     let rpc::AnalyzeImageResponse { categories } = response;
-    AnalyzeImageResult { categories_analysis: severities(&categories, OutputType::FourSeverityLevels) }
+    AnalyzeImageResult {
+        categories_analysis: severities(&categories, OutputType::FourSeverityLevels),
+    }
 }
 
 /// `text:shieldPrompt`.
@@ -69,7 +83,14 @@ pub fn shield_from_rpc(response: rpc::ShieldPromptResponse) -> ShieldPromptResul
 /// What a verdict says, as annotations.
 #[must_use]
 pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
-    let rpc::ScreenResponse { blocked: _, categories, jailbreak, indirect_attack, blocklists, version: _ } = response;
+    let rpc::ScreenResponse {
+        blocked: _,
+        categories,
+        jailbreak,
+        indirect_attack,
+        blocklists,
+        version: _,
+    } = response;
     let mut found = ContentFilterResults {
         jailbreak: jailbreak.map(attack),
         indirect_attack: indirect_attack.map(attack),
@@ -77,7 +98,10 @@ pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
         ..ContentFilterResults::default()
     };
     for result in categories {
-        let severity = SeverityResult { filtered: result.filtered, severity: Severity::from_level(result.severity) };
+        let severity = SeverityResult {
+            filtered: result.filtered,
+            severity: Severity::from_level(result.severity),
+        };
         let slot = match result.category() {
             rpc::Category::Hate => &mut found.hate,
             rpc::Category::SelfHarm => &mut found.self_harm,
@@ -148,10 +172,14 @@ mod tests {
             score: 0.5,
         };
         let response = rpc::AnalyzeResponse {
-            categories: vec![severity(rpc::Category::Violence, 5), severity(rpc::Category::Hate, 1)],
+            categories: vec![
+                severity(rpc::Category::Violence, 5),
+                severity(rpc::Category::Hate, 1),
+            ],
             blocklists: vec![],
         };
-        let body = |output| serde_json::to_value(analyze_from_rpc(response.clone(), output)).unwrap();
+        let body =
+            |output| serde_json::to_value(analyze_from_rpc(response.clone(), output)).unwrap();
         assert_eq!(
             body(OutputType::FourSeverityLevels),
             json!({"blocklistsMatch": [], "categoriesAnalysis": [{"category": "Hate", "severity": 0},
@@ -168,8 +196,12 @@ mod tests {
             item_text: item.into(),
             filtered,
         };
-        let category =
-            rpc::CategoryResult { category: rpc::Category::SelfHarm.into(), severity: 6, score: 0.9, filtered: true };
+        let category = rpc::CategoryResult {
+            category: rpc::Category::SelfHarm.into(),
+            severity: 6,
+            score: 0.9,
+            filtered: true,
+        };
         let response = rpc::ScreenResponse {
             blocked: true,
             categories: vec![category],
@@ -189,8 +221,10 @@ mod tests {
     #[test]
     fn a_shielded_prompt_answers_in_the_order_of_its_documents() {
         let score = |detected| rpc::AttackScore { detected, score: 0.1 };
-        let response =
-            rpc::ShieldPromptResponse { user_prompt: Some(score(true)), documents: vec![score(false), score(true)] };
+        let response = rpc::ShieldPromptResponse {
+            user_prompt: Some(score(true)),
+            documents: vec![score(false), score(true)],
+        };
         assert_eq!(
             serde_json::to_value(shield_from_rpc(response)).unwrap(),
             json!({"userPromptAnalysis": {"attackDetected": true},

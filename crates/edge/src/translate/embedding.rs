@@ -4,9 +4,10 @@ use crate::context::Family;
 use crate::translate::id;
 use api_types::Fault;
 use api_types::rest::embeddings::{
-    Embedding, EmbeddingInput, EmbeddingItem, EmbeddingOptions, EmbeddingsUsage, EncodingFormat, InputType,
+    Embedding, EmbeddingItem, EmbeddingOptions, EmbeddingsUsage, EncodingFormat, InputType,
 };
 use api_types::rest::image_embeddings::ImageInput;
+use api_types::rest::text_input::TextInput;
 use api_types::rest::{EmbeddingsRequest, EmbeddingsResult, Fields, ImageEmbeddingsRequest};
 use api_types::rpc::embedding;
 use base64::Engine as _;
@@ -21,7 +22,11 @@ const BITS: usize = 8;
 
 /// The request for the model called `model`, with the extra parameters it takes.
 #[must_use]
-pub fn texts_to_rpc(request: EmbeddingsRequest, model: &str, extra_json: String) -> embedding::EmbedRequest {
+pub fn texts_to_rpc(
+    request: EmbeddingsRequest,
+    model: &str,
+    extra_json: String,
+) -> embedding::EmbedRequest {
     // `others` was sorted into `extra_json` by the check.
     let EmbeddingsRequest { input, options, user: _, others } = request;
     debug_assert!(others == Fields::new(), "the check takes what is left over");
@@ -45,7 +50,8 @@ pub fn images_to_rpc(
         let ImageInput { image: _, text } = input;
         embedding::ImageInput { image, text: text.unwrap_or_default() }
     });
-    let input = embedding::embed_request::Input::Images(embedding::Images { items: items.collect() });
+    let input =
+        embedding::embed_request::Input::Images(embedding::Images { items: items.collect() });
     to_rpc(input, &options, model, extra_json)
 }
 
@@ -79,17 +85,21 @@ fn to_rpc(
     }
 }
 
-fn text(input: EmbeddingInput) -> embedding::TextInput {
+fn text(input: TextInput) -> embedding::TextInput {
     let input = match input {
-        EmbeddingInput::Text(text) => embedding::text_input::Input::Text(text),
-        EmbeddingInput::Tokens(ids) => embedding::text_input::Input::Tokens(embedding::TokenIds { ids }),
+        TextInput::Text(text) => embedding::text_input::Input::Text(text),
+        TextInput::Tokens(ids) => embedding::text_input::Input::Tokens(embedding::TokenIds { ids }),
     };
     embedding::TextInput { input: Some(input) }
 }
 
 /// The answer, its vectors written as `format`.
 #[must_use]
-pub fn from_rpc(response: embedding::EmbedResponse, format: EncodingFormat, family: Family) -> EmbeddingsResult {
+pub fn from_rpc(
+    response: embedding::EmbedResponse,
+    format: EncodingFormat,
+    family: Family,
+) -> EmbeddingsResult {
     let embedding::EmbedResponse { model, vectors, usage } = response;
     let data = (0..).zip(vectors).map(|(index, vector)| {
         let embedding::Vector { values } = vector;
@@ -114,9 +124,13 @@ pub fn encode(values: Vec<f32>, format: EncodingFormat) -> Embedding {
             Embedding::Base64(STANDARD.encode(bytes))
         }
         EncodingFormat::Int8 => Embedding::Integers(quantised(&values)),
-        EncodingFormat::Uint8 => Embedding::Integers(quantised(&values).into_iter().map(|v| v + OFFSET).collect()),
+        EncodingFormat::Uint8 => {
+            Embedding::Integers(quantised(&values).into_iter().map(|v| v + OFFSET).collect())
+        }
         EncodingFormat::Ubinary => Embedding::Integers(packed(&values)),
-        EncodingFormat::Binary => Embedding::Integers(packed(&values).into_iter().map(|v| v - OFFSET).collect()),
+        EncodingFormat::Binary => {
+            Embedding::Integers(packed(&values).into_iter().map(|v| v - OFFSET).collect())
+        }
     }
 }
 
@@ -132,7 +146,12 @@ fn quantised(values: &[f32]) -> Vec<i16> {
 fn packed(values: &[f32]) -> Vec<i16> {
     values
         .chunks(BITS)
-        .map(|chunk| chunk.iter().enumerate().fold(0, |byte, (i, v)| byte | (i16::from(*v > 0.0) << (BITS - 1 - i))))
+        .map(|chunk| {
+            chunk
+                .iter()
+                .enumerate()
+                .fold(0, |byte, (i, v)| byte | (i16::from(*v > 0.0) << (BITS - 1 - i)))
+        })
         .collect()
 }
 
@@ -152,15 +171,22 @@ mod tests {
     fn base64_decodes_to_the_floats() {
         let text = written(EncodingFormat::Base64);
         let bytes = STANDARD.decode(text.as_str().unwrap()).unwrap();
-        let floats: Vec<f32> = bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
+        let floats: Vec<f32> =
+            bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect();
         assert_eq!(floats, VECTOR);
         assert_eq!(written(EncodingFormat::Float), json!(VECTOR));
     }
 
     #[test]
     fn bytes_are_scaled_by_the_largest_component() {
-        assert_eq!(written(EncodingFormat::Int8), json!([64, -127, 32, 0, -16, 127, 13, -13, 95, -95]));
-        assert_eq!(written(EncodingFormat::Uint8), json!([192, 1, 160, 128, 112, 255, 141, 115, 223, 33]));
+        assert_eq!(
+            written(EncodingFormat::Int8),
+            json!([64, -127, 32, 0, -16, 127, 13, -13, 95, -95])
+        );
+        assert_eq!(
+            written(EncodingFormat::Uint8),
+            json!([192, 1, 160, 128, 112, 255, 141, 115, 223, 33])
+        );
         assert_eq!(encode(vec![0.0, 0.0], EncodingFormat::Int8), Embedding::Integers(vec![0, 0]));
     }
 
@@ -174,10 +200,14 @@ mod tests {
     #[test]
     fn inputs_keep_their_order_and_kind() {
         let body = json!({"input": ["a", [1, 2]], "dimensions": 64, "input_type": "query"});
-        let parsed = EmbeddingsRequest::parse(body.to_string().as_bytes(), Vocabulary::INFERENCE, 8).unwrap();
+        let parsed =
+            EmbeddingsRequest::parse(body.to_string().as_bytes(), Vocabulary::INFERENCE, 8)
+                .unwrap();
         let rpc = texts_to_rpc(parsed.request, "m", String::new());
         assert_eq!((rpc.dimensions, rpc.input_type()), (Some(64), embedding::InputType::Query));
-        let Some(embedding::embed_request::Input::Texts(texts)) = rpc.input else { panic!("texts") };
+        let Some(embedding::embed_request::Input::Texts(texts)) = rpc.input else {
+            panic!("texts")
+        };
         let tokens = embedding::text_input::Input::Tokens(embedding::TokenIds { ids: vec![1, 2] });
         assert_eq!(texts.items[1].input, Some(tokens));
     }
@@ -186,10 +216,19 @@ mod tests {
     fn the_answer_numbers_its_vectors() {
         let vector = |v: f32| embedding::Vector { values: vec![v] };
         let usage = Some(embedding::Usage { prompt_tokens: 5, images: 0 });
-        let response = embedding::EmbedResponse { model: "m".into(), vectors: vec![vector(1.0), vector(2.0)], usage };
-        let body = serde_json::to_value(from_rpc(response, EncodingFormat::Float, Family::Inference)).unwrap();
+        let response = embedding::EmbedResponse {
+            model: "m".into(),
+            vectors: vec![vector(1.0), vector(2.0)],
+            usage,
+        };
+        let body =
+            serde_json::to_value(from_rpc(response, EncodingFormat::Float, Family::Inference))
+                .unwrap();
         assert_eq!(body["data"][1], json!({"index": 1, "object": "embedding", "embedding": [2.0]}));
         assert_eq!(body["usage"], json!({"prompt_tokens": 5, "total_tokens": 5}));
-        assert_eq!((body["object"].as_str(), body["id"].as_str().map(str::len)), (Some("list"), Some(32)));
+        assert_eq!(
+            (body["object"].as_str(), body["id"].as_str().map(str::len)),
+            (Some("list"), Some(32))
+        );
     }
 }

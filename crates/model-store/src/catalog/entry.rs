@@ -339,13 +339,19 @@ impl Source {
     #[must_use]
     pub fn files(&self) -> &[Pick] {
         match self {
-            Self::Package { files, .. } | Self::Hub { files, .. } | Self::Https { files, .. } | Self::File { files, .. } => files,
+            Self::Package { files, .. }
+            | Self::Hub { files, .. }
+            | Self::Https { files, .. }
+            | Self::File { files, .. } => files,
         }
     }
 
     fn files_mut(&mut self) -> &mut [Pick] {
         match self {
-            Self::Package { files, .. } | Self::Hub { files, .. } | Self::Https { files, .. } | Self::File { files, .. } => files,
+            Self::Package { files, .. }
+            | Self::Hub { files, .. }
+            | Self::Https { files, .. }
+            | Self::File { files, .. } => files,
         }
     }
 
@@ -353,10 +359,16 @@ impl Source {
     #[must_use]
     pub fn describe(&self) -> String {
         match self {
-            Self::Package { package, version, parts: 1, .. } => format!("package `{package}` {version}"),
-            Self::Package { package, version, parts, .. } => format!("{parts} packages `{package}` {version}"),
+            Self::Package { package, version, parts: 1, .. } => {
+                format!("package `{package}` {version}")
+            }
+            Self::Package { package, version, parts, .. } => {
+                format!("{parts} packages `{package}` {version}")
+            }
             Self::Hub { repo, .. } => format!("hub repository `{repo}`"),
-            Self::Https { files, .. } => format!("address `{}`", files.first().map_or("", |f| &f.from)),
+            Self::Https { files, .. } => {
+                format!("address `{}`", files.first().map_or("", |f| &f.from))
+            }
             Self::File { files, .. } => format!("file `{}`", files.first().map_or("", |f| &f.from)),
         }
     }

@@ -26,12 +26,18 @@ pub(super) struct Config {
 }
 
 /// The ONNX file of the encoder in `weights`.
-pub(super) fn export(weights: &dyn Weights, config: Config, quantize: Quantize) -> Result<Vec<u8>, ConvertError> {
+pub(super) fn export(
+    weights: &dyn Weights,
+    config: Config,
+    quantize: Quantize,
+) -> Result<Vec<u8>, ConvertError> {
     let shape = weights.shape("embeddings.word_embeddings.weight")?;
     let hidden = shape.get(1).copied().unwrap_or(0);
     if config.attention_heads == 0 || hidden == 0 || hidden % config.attention_heads != 0 {
         let heads = config.attention_heads;
-        return Err(ConvertError::new(format!("{hidden} dimensions cannot be shared by {heads} heads")));
+        return Err(ConvertError::new(format!(
+            "{hidden} dimensions cannot be shared by {heads} heads"
+        )));
     }
     let mut encoder = Encoder { graph: Graph::new("encoder"), weights, config, hidden, quantize };
     for name in ["input_ids", "attention_mask", "token_type_ids"] {
@@ -87,7 +93,8 @@ impl Encoder<'_> {
         let hidden_tokens = g.op("Sub", &[&kept, &per_head], vec![]);
         let bias = g.op("Mul", &[&hidden_tokens, &masked], vec![]);
         let heads = self.config.attention_heads;
-        let (count, width) = (g.ints(&[1], &[as_i64(heads)]), g.ints(&[1], &[as_i64(self.hidden / heads)]));
+        let (count, width) =
+            (g.ints(&[1], &[as_i64(heads)]), g.ints(&[1], &[as_i64(self.hidden / heads)]));
         let by_head = g.op("Concat", &[&batch, &sequence, &count, &width], vec![int("axis", 0)]);
         let hidden = g.ints(&[1], &[as_i64(self.hidden)]);
         let joined = g.op("Concat", &[&batch, &sequence, &hidden], vec![int("axis", 0)]);
@@ -107,14 +114,20 @@ impl Encoder<'_> {
 
     fn attention(&mut self, layer: &str, x: &str, frame: &Frame) -> Result<String, ConvertError> {
         let input = self.linear_input(x);
-        let query = self.heads(&format!("{layer}.attention.self.query"), &input, &[0, 2, 1, 3], frame)?;
-        let key = self.heads(&format!("{layer}.attention.self.key"), &input, &[0, 2, 3, 1], frame)?;
-        let value = self.heads(&format!("{layer}.attention.self.value"), &input, &[0, 2, 1, 3], frame)?;
+        let query =
+            self.heads(&format!("{layer}.attention.self.query"), &input, &[0, 2, 1, 3], frame)?;
+        let key =
+            self.heads(&format!("{layer}.attention.self.key"), &input, &[0, 2, 3, 1], frame)?;
+        let value =
+            self.heads(&format!("{layer}.attention.self.value"), &input, &[0, 2, 1, 3], frame)?;
         let g = &mut self.graph;
         let scores = g.op("MatMul", &[&query, &key], vec![]);
         #[expect(clippy::cast_precision_loss, reason = "a width of a few hundred")]
         let width = (self.hidden / self.config.attention_heads) as f64;
-        #[expect(clippy::cast_possible_truncation, reason = "rounded to the graph's format on purpose")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "rounded to the graph's format on purpose"
+        )]
         let scale = g.float((1.0 / width.sqrt()) as f32);
         let scores = g.op("Mul", &[&scores, &scale], vec![]);
         let scores = g.op("Add", &[&scores, &frame.bias], vec![]);
@@ -128,7 +141,13 @@ impl Encoder<'_> {
         self.layer_norm(&format!("{layer}.attention.output.LayerNorm"), &sum)
     }
 
-    fn heads(&mut self, name: &str, x: &LinearInput, order: &[usize], frame: &Frame) -> Result<String, ConvertError> {
+    fn heads(
+        &mut self,
+        name: &str,
+        x: &LinearInput,
+        order: &[usize],
+        frame: &Frame,
+    ) -> Result<String, ConvertError> {
         let flat = self.linear(name, x)?;
         let split = self.graph.op("Reshape", &[&flat, &frame.by_head], vec![]);
         Ok(self.graph.op("Transpose", &[&split], vec![ints("perm", order)]))
@@ -170,7 +189,8 @@ impl Encoder<'_> {
     }
 
     fn layer_norm(&mut self, name: &str, x: &str) -> Result<String, ConvertError> {
-        let [weight, bias] = ["weight", "bias"].map(|part| self.weights.all(&format!("{name}.{part}"), &[self.hidden]));
+        let [weight, bias] = ["weight", "bias"]
+            .map(|part| self.weights.all(&format!("{name}.{part}"), &[self.hidden]));
         let weight = self.graph.floats(&[self.hidden], &weight?);
         let bias = self.graph.floats(&[self.hidden], &bias?);
         let attributes = vec![int("axis", -1), float("epsilon", self.config.layer_norm_eps)];
@@ -200,13 +220,16 @@ impl Encoder<'_> {
     fn linear(&mut self, name: &str, x: &LinearInput) -> Result<String, ConvertError> {
         let shape = self.weights.shape(&format!("{name}.weight"))?;
         let [outputs, inputs] = shape[..] else {
-            return Err(ConvertError::new(format!("tensor `{name}.weight` is no matrix: {shape:?}")));
+            return Err(ConvertError::new(format!(
+                "tensor `{name}.weight` is no matrix: {shape:?}"
+            )));
         };
         let matrix = self.weights.all(&format!("{name}.weight"), &shape)?;
         let bias = self.weights.all(&format!("{name}.bias"), &[outputs])?;
         let product = match x {
             LinearInput::Floats(x) => {
-                let columns = self.graph.floats(&[inputs, outputs], &quantize::transpose(&matrix, inputs));
+                let columns =
+                    self.graph.floats(&[inputs, outputs], &quantize::transpose(&matrix, inputs));
                 self.graph.op("MatMul", &[x, &columns], vec![])
             }
             LinearInput::Bytes(x) => quantize::matmul(&mut self.graph, x, &matrix, inputs),
@@ -264,7 +287,9 @@ mod tests {
     fn every_layer_is_exported_with_named_inputs_and_outputs() {
         let file = export(&tiny(), CONFIG, Quantize::None).unwrap();
         let graph = ModelProto::decode(&file[..]).unwrap().graph.unwrap();
-        let names = |v: &[super::super::onnx::ValueInfoProto]| v.iter().filter_map(|i| i.name.clone()).collect::<Vec<_>>();
+        let names = |v: &[super::super::onnx::ValueInfoProto]| {
+            v.iter().filter_map(|i| i.name.clone()).collect::<Vec<_>>()
+        };
         assert_eq!(names(&graph.input), ["input_ids", "attention_mask", "token_type_ids"]);
         assert_eq!(names(&graph.output), ["last_hidden_state", "sentence_embedding"]);
         // Six linear layers and two products of attention in each of two layers.
@@ -283,13 +308,18 @@ mod tests {
     #[test]
     fn two_exports_are_equal_byte_for_byte() {
         for quantize in [Quantize::None, Quantize::Int8] {
-            assert_eq!(export(&tiny(), CONFIG, quantize).unwrap(), export(&tiny(), CONFIG, quantize).unwrap());
+            assert_eq!(
+                export(&tiny(), CONFIG, quantize).unwrap(),
+                export(&tiny(), CONFIG, quantize).unwrap()
+            );
         }
     }
 
     #[test]
     fn heads_that_do_not_divide_the_width_are_refused() {
         let config = Config { attention_heads: 3, ..CONFIG };
-        assert!(export(&tiny(), config, Quantize::None).unwrap_err().to_string().contains("3 heads"));
+        assert!(
+            export(&tiny(), config, Quantize::None).unwrap_err().to_string().contains("3 heads")
+        );
     }
 }

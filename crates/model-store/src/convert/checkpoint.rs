@@ -36,7 +36,9 @@ pub(super) fn read(file: &[u8]) -> Result<Checkpoint, ConvertError> {
     let mut tensors = Checkpoint::new();
     for pair in state.members(&state.root).chunks_exact(2) {
         let [Value::Text(name), value @ Value::Tensor(_)] = pair else { continue };
-        if let Some(tensor) = tensor(&state, value, &storages).ok_or_else(|| wrong(&format!("tensor `{name}`")))? {
+        if let Some(tensor) =
+            tensor(&state, value, &storages).ok_or_else(|| wrong(&format!("tensor `{name}`")))?
+        {
             tensors.insert(name.to_string(), tensor);
         }
     }
@@ -85,7 +87,8 @@ fn read_zip(file: &[u8]) -> Result<(Pickle, Storages), ConvertError> {
     let root = root.ok_or_else(|| wrong("archive"))?;
     let mut member = |name: &str| {
         let mut bytes = Vec::new();
-        let mut member = archive.by_name(&format!("{root}/{name}")).map_err(|e| wrong(&e.to_string()))?;
+        let mut member =
+            archive.by_name(&format!("{root}/{name}")).map_err(|e| wrong(&e.to_string()))?;
         member.read_to_end(&mut bytes).map_err(|e| wrong(&e.to_string()))?;
         Ok::<_, ConvertError>(bytes)
     };
@@ -107,7 +110,9 @@ fn storage_sizes(state: &Pickle) -> BTreeMap<String, usize> {
 
 /// Key and type of a storage: `("storage", type, key, location, elements)`.
 fn storage(state: &Pickle, value: &Value) -> Option<(String, String)> {
-    let (Value::Persistent(_), [_, Value::Global(kind), Value::Text(key), ..]) = (value, state.members(value)) else {
+    let (Value::Persistent(_), [_, Value::Global(kind), Value::Text(key), ..]) =
+        (value, state.members(value))
+    else {
         return None;
     };
     Some((key.to_string(), kind.rsplit('.').next()?.to_owned()))
@@ -120,7 +125,9 @@ fn element(storage: &str) -> Option<(usize, Option<Decode>)> {
     match storage {
         "FloatStorage" => Some((4, Some(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])))),
         "HalfStorage" => Some((2, Some(|b| half(u16::from_le_bytes([b[0], b[1]]))))),
-        "BFloat16Storage" => Some((2, Some(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)))),
+        "BFloat16Storage" => {
+            Some((2, Some(|b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))))
+        }
         "LongStorage" | "DoubleStorage" => Some((8, None)),
         "IntStorage" => Some((4, None)),
         "ByteStorage" | "CharStorage" | "BoolStorage" => Some((1, None)),
@@ -130,7 +137,9 @@ fn element(storage: &str) -> Option<(usize, Option<Decode>)> {
 
 /// A tensor from `(storage, offset, shape, strides, ...)`; the inner none is one that is not of floats.
 fn tensor(state: &Pickle, value: &Value, storages: &Storages) -> Option<Option<Tensor>> {
-    let [source, Value::Int(offset), shape, strides, ..] = state.members(value) else { return None };
+    let [source, Value::Int(offset), shape, strides, ..] = state.members(value) else {
+        return None;
+    };
     let (key, kind) = storage(state, source)?;
     let (size, Some(decode)) = element(&kind)? else { return Some(None) };
     let sizes = |value| -> Option<Vec<usize>> {
@@ -182,7 +191,8 @@ mod tests {
 
     fn zipped() -> Vec<u8> {
         let mut archive = zip::ZipWriter::new(Cursor::new(vec![]));
-        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let options = zip::write::SimpleFileOptions::default()
+            .compression_method(zip::CompressionMethod::Stored);
         for (name, content) in [("m/data.pkl", STATE), ("m/data/s", &storage())] {
             archive.start_file(name, options).unwrap();
             archive.write_all(content).unwrap();

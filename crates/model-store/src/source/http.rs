@@ -22,8 +22,8 @@ const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 5;
 /// Attempts when not even a connection comes about: once more for a lost packet, then the next source.
 const CONNECT_ATTEMPTS: u32 = 2;
-/// Before the second attempt; doubles each time.
-const BACKOFF: Duration = Duration::from_secs(1);
+/// Before the second attempt; doubles each time. Tests have no time to lose.
+const BACKOFF: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 
 /// Why one attempt failed.
 enum Broken {
@@ -39,7 +39,6 @@ enum Broken {
 #[derive(Debug, Clone)]
 pub(crate) struct Http {
     client: Client,
-    backoff: Duration,
 }
 
 impl Http {
@@ -53,12 +52,17 @@ impl Http {
             .user_agent(concat!("koine/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|e| StoreError::Client(chain(&e)))?;
-        Ok(Self { client, backoff: BACKOFF })
+        Ok(Self { client })
     }
 
     /// Collects `url` in the place's partial file, continuing what is there.
-    pub(crate) async fn download(&self, url: &str, place: &Place, meter: &Meter<'_>) -> Result<(), Failure> {
-        let (mut backoff, mut attempt) = (self.backoff, 1);
+    pub(crate) async fn download(
+        &self,
+        url: &str,
+        place: &Place,
+        meter: &Meter<'_>,
+    ) -> Result<(), Failure> {
+        let (mut backoff, mut attempt) = (BACKOFF, 1);
         loop {
             let (cause, most) = match Box::pin(self.attempt(url, place, meter)).await {
                 Ok(()) => return Ok(()),
@@ -100,8 +104,11 @@ impl Http {
 
 /// Whether the answer goes on after the first `here` bytes. A server that ignores the range sends it all again.
 fn continues(response: &Response, here: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    here > 0 && response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {here}-"))
+    let range =
+        response.headers().get(CONTENT_RANGE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    here > 0
+        && response.status() == StatusCode::PARTIAL_CONTENT
+        && range.starts_with(&format!("bytes {here}-"))
 }
 
 async fn refuse_status(response: &Response, partial: &Path) -> Result<(), Broken> {
@@ -122,7 +129,13 @@ async fn refuse_status(response: &Response, partial: &Path) -> Result<(), Broken
 
 /// Opens the partial file to append after `here` bytes; none means from the beginning.
 async fn open(partial: &Path, here: u64) -> Result<File, Failure> {
-    let opened = File::options().create(true).write(true).append(here > 0).truncate(here == 0).open(partial).await;
+    let opened = File::options()
+        .create(true)
+        .write(true)
+        .append(here > 0)
+        .truncate(here == 0)
+        .open(partial)
+        .await;
     opened.map_err(StoreError::io("open", partial)).map_err(Failure::Stop)
 }
 
@@ -141,7 +154,8 @@ async fn receive(
                 here += chunk.len() as u64;
                 if here > expected {
                     let _absent = fs::remove_file(partial).await;
-                    let cause = format!("the server sends more than the {expected} bytes of the catalog");
+                    let cause =
+                        format!("the server sends more than the {expected} bytes of the catalog");
                     return Err(Broken::Final(Failure::Next(cause)));
                 }
                 file.write_all(&chunk).await.map_err(stop)?;

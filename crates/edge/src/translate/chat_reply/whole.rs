@@ -1,11 +1,12 @@
 //! Pieces collected into one answer.
 
-use super::{THINK, THOUGHT, choice_logprobs, legacy_reason};
+use super::{THINK, THOUGHT, choice_logprobs, legacy_reason, settled};
 use crate::pieces::{Call, Piece, PieceStream, Text, Usage};
 use crate::translate::completions::completion_logprobs;
 use crate::translate::{Answer, usage};
 use api_types::rest::chat_completions::{
-    ChatChoice, ChatResponseMessage, FinishReason, FunctionCall, FunctionKind, TokenLogprob, ToolCall,
+    ChatChoice, ChatResponseMessage, FinishReason, FunctionCall, FunctionKind, TokenLogprob,
+    ToolCall,
 };
 use api_types::rest::completions::CompletionChoice;
 use api_types::rest::{ChatCompletions, Completions, ContentFilterResults};
@@ -43,7 +44,8 @@ impl Collected {
         while let Some(piece) = pieces.next().await {
             collected.push(piece?);
         }
-        let ended = !collected.choices.is_empty() && collected.choices.values().all(|c| c.reason.is_some());
+        let ended =
+            !collected.choices.is_empty() && collected.choices.values().all(|c| c.reason.is_some());
         if ended { Ok(collected) } else { Err(ended_early()) }
     }
 
@@ -55,9 +57,13 @@ impl Collected {
                 choice.text.push_str(&text);
                 choice.logprobs.extend(logprobs);
             }
-            Piece::Reasoning { choice, text } => self.choices.entry(choice).or_default().reasoning.push_str(&text),
+            Piece::Reasoning { choice, text } => {
+                self.choices.entry(choice).or_default().reasoning.push_str(&text);
+            }
             Piece::ToolCall(call) => self.choices.entry(call.choice).or_default().call(call),
-            Piece::Finished { choice, reason } => self.choices.entry(choice).or_default().reason = Some(reason),
+            Piece::Finished { choice, reason } => {
+                self.choices.entry(choice).or_default().reason = Some(reason);
+            }
             Piece::Usage(usage) => self.usage = usage,
         }
     }
@@ -67,7 +73,8 @@ impl Collected {
     pub fn visible(&self) -> Vec<(u32, String)> {
         let all = self.choices.iter().map(|(index, choice)| {
             let arguments = choice.calls.iter().map(|c| c.function.arguments.as_str());
-            let parts = [choice.reasoning.as_str(), choice.text.as_str()].into_iter().chain(arguments);
+            let parts =
+                [choice.reasoning.as_str(), choice.text.as_str()].into_iter().chain(arguments);
             let parts: Vec<_> = parts.filter(|p| !p.is_empty()).collect();
             (*index, parts.join("\n"))
         });
@@ -110,7 +117,11 @@ impl Collected {
     #[must_use]
     pub fn into_chat(self, answer: Answer) -> ChatCompletions {
         let prompt_filter_results = answer.prompt_filter_results();
-        let choices = self.choices.into_iter().map(|(index, choice)| choice.into_rest(index, &answer)).collect();
+        let choices = self
+            .choices
+            .into_iter()
+            .map(|(index, choice)| choice.into_rest(index, &answer))
+            .collect();
         ChatCompletions {
             object: Default::default(),
             choices,
@@ -139,6 +150,7 @@ impl Choice {
 
     fn into_rest(self, index: u32, answer: &Answer) -> ChatChoice {
         let Self { text, reasoning, calls, logprobs, reason, found } = self;
+        let reason = reason.map(|r| settled(r, !calls.is_empty()));
         let withheld = reason == Some(FinishReason::ContentFilter) && text.is_empty();
         let (content, reasoning_content) = match (reasoning.is_empty(), answer.inline_reasoning) {
             (true, _) => (text, None),

@@ -1,0 +1,357 @@
+//! The ensemble: a text becomes views, a view becomes a sentence embedding, small heads grade it; the worst view decides.
+//!
+//! Where the models are. A text is judged as it stands and unmasked (`normalise`), whole and in passages, because harm in one
+//! sentence of a long text hardly moves the embedding of the whole. All views of a request are one call of the encoder.
+
+use crate::cache::Cache;
+use crate::category::{Attack, Category, Grade, Grades, Scale, TextFinding};
+use crate::error::SafetyError;
+use crate::judge::Judge;
+use crate::manifest::Manifest;
+use crate::normalise::unmask;
+use crate::picture::{Picture, SIDE};
+use async_trait::async_trait;
+use chassis::Tasks;
+use onnx::{Encoder, Item, OnnxError, Tokenizer};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Longest view: what the encoder was trained for (sentence-transformers card of all-MiniLM-L6-v2).
+const WHOLE_TOKENS: usize = 256;
+/// Tokens that neighbouring views of a long text share, so that no sentence is cut in every view.
+const WHOLE_OVERLAP: usize = 64;
+/// A passage: a few sentences.
+const PASSAGE_TOKENS: usize = 64;
+/// See `WHOLE_OVERLAP`.
+const PASSAGE_OVERLAP: usize = 16;
+/// Blue, green and red that open-nsfw subtracts (its published preprocessing).
+const MEAN: [f32; 3] = [104.0, 117.0, 123.0];
+
+/// What the ensemble is made of.
+#[derive(Debug)]
+pub struct Parts {
+    /// Cuts texts into views.
+    pub views: Views,
+    /// Token ids → sentence embedding.
+    pub encoder: Arc<dyn Encoder>,
+    /// Sentence embedding → scores in the order of `Category::ALL`.
+    pub harm: Arc<dyn Encoder>,
+    /// Sentence embedding → one score.
+    pub attack: Arc<dyn Encoder>,
+    /// Picture → scores "safe" and "sexual"; none judges no pictures.
+    pub image: Option<Arc<dyn Encoder>>,
+}
+
+/// The judge of production.
+#[derive(Debug)]
+pub struct Ensemble {
+    parts: Parts,
+    scales: [(Category, Scale); 4],
+    image_scale: Scale,
+    attack_threshold: f32,
+    version: String,
+    cache: Cache,
+    tasks: Tasks,
+}
+
+/// Cuts texts into token windows of two lengths.
+#[derive(Debug, Clone)]
+pub struct Views {
+    whole: Tokenizer,
+    passages: Tokenizer,
+}
+
+impl Views {
+    /// Loads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// When the file is no tokenizer.
+    pub fn load(file: &Path) -> Result<Self, OnnxError> {
+        let whole = Tokenizer::load(file, WHOLE_TOKENS)?;
+        Ok(Self { whole, passages: Tokenizer::load(file, PASSAGE_TOKENS)? })
+    }
+
+    /// The id that fills up shorter views of a batch.
+    #[must_use]
+    pub fn pad_id(&self) -> u32 {
+        self.whole.pad_id()
+    }
+
+    /// Everything of `text` that is judged; at least one view.
+    fn of(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
+        let mut views = self.plain(text)?;
+        if let Some(unmasked) = unmask(text) {
+            views.append(&mut self.plain(&unmasked)?);
+        }
+        Ok(views)
+    }
+
+    fn plain(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
+        let whole = self.whole.windows(text, WHOLE_OVERLAP)?;
+        let mut views: Vec<Vec<u32>> = whole.into_iter().map(|window| window.ids).collect();
+        // A short text is its own only passage.
+        if views.len() > 1 || views.iter().any(|ids| ids.len() > PASSAGE_TOKENS) {
+            let passages = self.passages.windows(text, PASSAGE_OVERLAP)?;
+            views.extend(passages.into_iter().map(|window| window.ids));
+        }
+        Ok(views)
+    }
+}
+
+impl Ensemble {
+    /// Puts `parts` together under the thresholds that belong to the heads of this program. `encoder_version` names the
+    /// encoder's weights; `cached` findings are kept.
+    ///
+    /// # Errors
+    /// `Model` when the parts do not fit together.
+    pub fn build(
+        parts: Parts,
+        encoder_version: &str,
+        cached: usize,
+        tasks: Tasks,
+    ) -> Result<Self, SafetyError> {
+        let manifest = Manifest::embedded().map_err(SafetyError::Model)?;
+        let width = parts.encoder.rows().width;
+        if parts.encoder.rows().per_token || width != manifest.encoder.width {
+            let Manifest { encoder, .. } = &manifest;
+            let wanted = format!("embeddings of `{}` with {} numbers", encoder.name, encoder.width);
+            return Err(SafetyError::Model(format!("the heads take {wanted}, got {width}")));
+        }
+        let zero =
+            Scale::try_from([f32::INFINITY; 7]).map_err(|e| SafetyError::Model(e.to_owned()))?;
+        let scales = Category::ALL.map(|c| (c, manifest.scale(c).unwrap_or(zero)));
+        Ok(Self {
+            scales,
+            image_scale: manifest.image_safety.sexual,
+            attack_threshold: manifest.prompt_shield.threshold,
+            version: format!("{}+{encoder_version}", manifest.version),
+            cache: Cache::new(cached),
+            parts,
+            tasks,
+        })
+    }
+
+    /// Judges texts that are not in the cache.
+    async fn fresh(&self, texts: Vec<String>) -> Result<Vec<TextFinding>, SafetyError> {
+        let views = self.parts.views.clone();
+        let read = move || texts.iter().map(|text| views.of(text)).collect::<Result<Vec<_>, _>>();
+        let views = self.tasks.spawn_blocking(read).await.map_err(stopped)??;
+        let counts: Vec<usize> = views.iter().map(Vec::len).collect();
+        let items = views.into_iter().flatten().map(Item::Tokens).collect();
+        let rows = self.parts.encoder.encode(items).await?;
+        let items: Vec<Item> = rows.into_iter().map(Item::Tensor).collect();
+        let (harm, attack) = tokio::try_join!(
+            self.parts.harm.encode(items.clone()),
+            self.parts.attack.encode(items)
+        )?;
+        let mut findings =
+            harm.iter().zip(&attack).map(|(harm, attack)| self.finding(harm, attack));
+        let worst = |count| {
+            let views = findings.by_ref().take(count);
+            views.reduce(|worst, view| worst.worse(&view)).unwrap_or_default()
+        };
+        Ok(counts.into_iter().map(worst).collect())
+    }
+
+    fn finding(&self, harm: &[f32], attack: &[f32]) -> TextFinding {
+        let grades =
+            self.scales.iter().zip(harm).fold(Grades::default(), |grades, (scale, score)| {
+                let (category, scale) = scale;
+                let (severity, score) = (scale.severity(*score), *score);
+                grades.with(*category, Grade { severity, score })
+            });
+        let score = attack.first().copied().unwrap_or_default();
+        let detected = score >= self.attack_threshold;
+        TextFinding { grades, attack: Attack { detected, score } }
+    }
+}
+
+#[async_trait]
+impl Judge for Ensemble {
+    async fn texts(&self, texts: Vec<String>) -> Result<Vec<TextFinding>, SafetyError> {
+        let keys: Vec<_> = texts.iter().map(|text| self.cache.key(text)).collect();
+        let mut findings: Vec<_> = keys.iter().map(|key| self.cache.get(*key)).collect();
+        let unknown = texts.into_iter().zip(&findings).filter(|(_, found)| found.is_none());
+        let unknown: Vec<String> = unknown.map(|(text, _)| text).collect();
+        let mut fresh = self.fresh(unknown).await?.into_iter();
+        for (finding, key) in findings.iter_mut().zip(keys) {
+            if finding.is_none() {
+                *finding = fresh.next();
+                finding.iter().for_each(|found| self.cache.put(key, *found));
+            }
+        }
+        Ok(findings.into_iter().map(Option::unwrap_or_default).collect())
+    }
+
+    async fn pictures(&self, pictures: Vec<Picture>) -> Result<Vec<Grades>, SafetyError> {
+        let image = self.parts.image.as_ref().ok_or(SafetyError::NoImages)?;
+        let items = pictures.iter().map(|picture| Item::Tensor(numbers(picture))).collect();
+        let rows = image.encode(items).await?;
+        let grade = |row: Vec<f32>| {
+            let score = row.get(1).copied().unwrap_or_default();
+            let grade = Grade { severity: self.image_scale.severity(score), score };
+            Grades::default().with(Category::Sexual, grade)
+        };
+        Ok(rows.into_iter().map(grade).collect())
+    }
+
+    fn version(&self) -> &str {
+        &self.version
+    }
+}
+
+/// What open-nsfw takes: rows of pixels of blue, green and red, less their means.
+fn numbers(picture: &Picture) -> Vec<f32> {
+    let side = usize::try_from(SIDE).unwrap_or_default();
+    let mut numbers = Vec::with_capacity(side * side * MEAN.len());
+    for pixel in picture.pixels.pixels() {
+        let [red, green, blue] = pixel.0.map(f32::from);
+        numbers.extend([blue, green, red].iter().zip(MEAN).map(|(value, mean)| value - mean));
+    }
+    numbers
+}
+
+fn stopped(_: tokio::task::JoinError) -> SafetyError {
+    SafetyError::Busy(OnnxError::Stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use onnx::RowShape;
+    use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    const KILL: u32 = 5;
+    const WIDTH: usize = 384;
+
+    /// Stands for every model: an embedding begins with whether "kill" is among the tokens and how long the view is; the
+    /// heads answer 0.99 for a short view with it, 0.01 else.
+    #[derive(Debug, Default)]
+    struct Fake {
+        calls: AtomicUsize,
+        items: AtomicUsize,
+        width: usize,
+    }
+
+    #[async_trait]
+    impl Encoder for Fake {
+        fn rows(&self) -> RowShape {
+            RowShape { width: self.width, per_token: false }
+        }
+
+        async fn encode(&self, items: Vec<Item>) -> Result<Vec<Vec<f32>>, OnnxError> {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            self.items.fetch_add(items.len(), Ordering::Relaxed);
+            let row = |item| {
+                let mut row = vec![0.01; self.width];
+                let found = match item {
+                    Item::Tokens(ids) => ids.contains(&KILL) && ids.len() <= PASSAGE_TOKENS,
+                    Item::Tensor(numbers) => numbers[0] > 0.5,
+                };
+                // The last of the four categories is violence; an attack has one score.
+                row[if self.width == 4 { 3 } else { 0 }] = if found { 0.99 } else { 0.01 };
+                row
+            };
+            Ok(items.into_iter().map(row).collect())
+        }
+    }
+
+    fn views() -> Views {
+        let special = |id: usize, word: &str| {
+            json!({"id": id, "content": word, "special": true, "single_word": false,
+                   "lstrip": false, "rstrip": false, "normalized": false})
+        };
+        let file = json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "decoder": null,
+            "added_tokens": [special(0, "[PAD]"), special(1, "[UNK]"), special(2, "[CLS]"), special(3, "[SEP]")],
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                      "max_input_chars_per_word": 100,
+                      "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "so": 4, "kill": 5}},
+        });
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file.to_string()).unwrap();
+        Views::load(path.path()).unwrap()
+    }
+
+    fn ensemble(cached: usize) -> (Ensemble, Arc<Fake>) {
+        let fake = |width| Arc::new(Fake { width, ..Fake::default() });
+        let encoder = fake(WIDTH);
+        let parts = Parts {
+            views: views(),
+            encoder: Arc::clone(&encoder) as Arc<dyn Encoder>,
+            harm: fake(4),
+            attack: fake(1),
+            image: Some(fake(2)),
+        };
+        (Ensemble::build(parts, "weights", cached, Tasks::new()).unwrap(), encoder)
+    }
+
+    async fn severities(ensemble: &Ensemble, texts: &[&str]) -> Vec<u8> {
+        let texts = texts.iter().map(|text| (*text).to_owned()).collect();
+        let found = ensemble.texts(texts).await.unwrap();
+        let violence = |f: TextFinding| f.grades.get(Category::Violence).unwrap().severity.value();
+        found.into_iter().map(violence).collect()
+    }
+
+    #[test]
+    fn a_short_text_is_one_view_and_a_long_one_is_covered_twice() {
+        let views = views();
+        assert_eq!(views.of("so so").unwrap(), [[2, 4, 4, 3]]);
+        assert_eq!(views.of("").unwrap(), [[2, 3]]);
+        let long = "so ".repeat(300);
+        let lengths: Vec<usize> = views.of(&long).unwrap().iter().map(Vec::len).collect();
+        // 254 of 300 words fit the first window, and 64 come again in the second; passages hold 62 and share 16.
+        assert_eq!(lengths, [256, 112, 64, 64, 64, 64, 64, 64, 26]);
+    }
+
+    #[tokio::test]
+    async fn the_worst_part_of_a_long_text_decides() {
+        let (ensemble, encoder) = ensemble(0);
+        let calm = "so ".repeat(200);
+        let hidden = format!("{calm} kill {calm}");
+        let found = severities(&ensemble, &["so", &hidden, &calm, "kill"]).await;
+        assert!(found[0] < 2 && found[2] < 2, "{found:?}");
+        assert!(found[1] >= 6 && found[3] >= 6, "{found:?}");
+        assert_eq!(encoder.calls.load(Ordering::Relaxed), 1, "all views are one call");
+    }
+
+    #[tokio::test]
+    async fn a_masked_word_is_judged_unmasked_too() {
+        let (ensemble, encoder) = ensemble(0);
+        assert!(severities(&ensemble, &["k1ll"]).await[0] >= 6);
+        assert_eq!(encoder.items.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn a_text_that_was_judged_is_not_judged_again() {
+        let (ensemble, encoder) = ensemble(10);
+        let first = severities(&ensemble, &["kill", "so"]).await;
+        assert_eq!(severities(&ensemble, &["so so", "kill", "so"]).await[1..], first);
+        assert_eq!(encoder.items.load(Ordering::Relaxed), 3);
+    }
+
+    #[tokio::test]
+    async fn pictures_get_a_sexual_grade_and_nothing_else() {
+        let (mut ensemble, _) = ensemble(0);
+        let pixels = image::RgbImage::from_pixel(SIDE, SIDE, image::Rgb([1, 2, 3]));
+        let picture = Picture { pixels };
+        assert_eq!(numbers(&picture)[..3], [3.0 - 104.0, 2.0 - 117.0, 1.0 - 123.0]);
+        let grades = ensemble.pictures(vec![picture.clone()]).await.unwrap();
+        let judged: Vec<_> = grades[0].iter().map(|(category, _)| category).collect();
+        assert_eq!(judged, [Category::Sexual]);
+        ensemble.parts.image = None;
+        assert!(matches!(ensemble.pictures(vec![picture]).await, Err(SafetyError::NoImages)));
+    }
+
+    #[test]
+    fn an_encoder_of_another_width_is_refused() {
+        let fake = || Arc::new(Fake { width: 7, ..Fake::default() });
+        let parts =
+            Parts { views: views(), encoder: fake(), harm: fake(), attack: fake(), image: None };
+        let error = Ensemble::build(parts, "w", 0, Tasks::new()).unwrap_err().to_string();
+        assert!(error.contains("384") && error.contains("all-minilm-l6-v2"), "{error}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The options of `config.toml` as types.
+//!
+//! Separate so that an option is found in two places only: its documentation there, its type here. Nothing here touches files.
+
+use crate::blocklist::{Blocklists, ListConfig};
+use crate::picture::PictureLimits;
+use crate::policy::{DEFAULT, Mode, Policy};
+use crate::screen::ScreenLimits;
+use chassis::{Configured, Problems, ServiceConfig};
+use model_store::StoreConfig;
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+/// The table `content_safety`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Catalog name of the image model; empty for none.
+    pub image_model: String,
+    /// Findings that are remembered.
+    pub cache_entries: usize,
+    /// Words and patterns.
+    pub blocklists: Vec<ListConfig>,
+    /// What is tolerated, by name.
+    pub policies: BTreeMap<String, Policy>,
+    /// The part that every service has.
+    pub service: ServiceConfig,
+    /// What one request may ask for.
+    pub limits: Limits,
+    /// ONNX Runtime.
+    pub runtime: RuntimeConfig,
+    /// How much at once.
+    pub batch: BatchConfig,
+    /// Where models are kept and fetched from.
+    pub models: StoreConfig,
+}
+
+/// The table `content_safety.limits`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Characters of all texts.
+    pub characters: usize,
+    /// Images beside a conversation.
+    pub images: usize,
+    /// Largest image file beside a conversation.
+    pub image_bytes: usize,
+    /// Most pixels of an image beside a conversation.
+    pub image_pixels: u64,
+    /// Largest image file to analyse.
+    pub analyzed_image_bytes: usize,
+    /// Width and height of an image to analyse.
+    pub analyzed_image_sides: Sides,
+}
+
+/// Bounds of width and height, in pixels.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sides {
+    /// At least this.
+    pub least: u32,
+    /// At most this.
+    pub most: u32,
+}
+
+/// The table `content_safety.runtime`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RuntimeConfig {
+    /// Path of the library; empty for the catalog's.
+    pub library: String,
+    /// Threads per model; 0 is half of the cores.
+    pub threads: usize,
+    /// Where models run.
+    pub device: Device,
+}
+
+/// Where models run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Device {
+    /// The processor.
+    Cpu,
+    /// The first NVIDIA GPU.
+    Cuda,
+}
+
+/// The table `content_safety.batch`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BatchConfig {
+    /// Rows × tokens of the longest in one batch.
+    pub tokens: usize,
+    /// Tokens that may wait.
+    pub queue_tokens: usize,
+    /// Images in one batch.
+    pub images: usize,
+    /// Images that may wait.
+    pub queue_images: usize,
+}
+
+impl Limits {
+    pub(crate) fn to_screen(&self) -> ScreenLimits {
+        let sides = self.analyzed_image_sides;
+        let analysed = PictureLimits {
+            bytes: self.analyzed_image_bytes,
+            least_side: sides.least,
+            most_side: sides.most,
+            pixels: u64::from(sides.most) * u64::from(sides.most),
+        };
+        let screened = PictureLimits {
+            bytes: self.image_bytes,
+            least_side: 1,
+            most_side: u32::MAX,
+            pixels: self.image_pixels,
+        };
+        ScreenLimits { characters: self.characters, images: self.images, screened, analysed }
+    }
+}
+
+impl Configured for Config {
+    fn service(&self) -> &ServiceConfig {
+        &self.service
+    }
+
+    fn check(&self, problems: &mut Problems) {
+        self.check_policies(problems);
+        if let Err(error) = Blocklists::build(&self.blocklists) {
+            problems.add("blocklists", error);
+        }
+        let limits = &self.limits;
+        let positive = [
+            ("limits.characters", limits.characters),
+            ("limits.image_bytes", limits.image_bytes),
+            ("limits.image_pixels", usize::try_from(limits.image_pixels).unwrap_or(usize::MAX)),
+            ("limits.analyzed_image_bytes", limits.analyzed_image_bytes),
+            ("batch.tokens", self.batch.tokens),
+            ("batch.queue_tokens", self.batch.queue_tokens),
+            ("batch.images", self.batch.images),
+            ("batch.queue_images", self.batch.queue_images),
+        ];
+        for (option, value) in positive {
+            if value == 0 {
+                problems.add(option, "must be at least 1");
+            }
+        }
+        let sides = limits.analyzed_image_sides;
+        if sides.least == 0 || sides.least > sides.most {
+            problems.add("limits.analyzed_image_sides", "`least` must be 1 to `most`");
+        }
+        if self.runtime.device == Device::Cuda && !cfg!(feature = "cuda") {
+            problems.add(
+                "runtime.device",
+                "this program was built without the `cuda` feature; use \"cpu\"",
+            );
+        }
+    }
+}
+
+impl Config {
+    fn check_policies(&self, problems: &mut Problems) {
+        if !self.policies.contains_key(DEFAULT) {
+            problems.add("policies", format!("there must be one named `{DEFAULT}`"));
+        }
+        for (name, policy) in &self.policies {
+            for used in policy.blocklists.iter().filter(|used| used.mode != Mode::Off) {
+                if !self.blocklists.iter().any(|list| list.name == used.name) {
+                    let message = format!("there is no blocklist `{}`", used.name);
+                    problems.add(&format!("policies.{name}.blocklists"), message);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chassis::config::{Sources, load};
+
+    fn with(file: &str) -> Result<Config, Problems> {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(path.path(), file).unwrap();
+        let sources = Sources { file: Some(path.path().to_owned()), env: Vec::new() };
+        load("content_safety", crate::DEFAULTS, &sources)
+    }
+
+    #[test]
+    fn the_defaults_are_complete_and_valid() {
+        let config = with("").unwrap();
+        let names: Vec<_> = config.policies.keys().collect();
+        assert_eq!(names, ["annotate", "default", "strict"]);
+        assert_eq!(config.models, StoreConfig::default());
+    }
+
+    #[test]
+    fn a_policy_is_changed_option_by_option_and_others_stay() {
+        let env =
+            ("CONTENT_SAFETY__POLICIES__DEFAULT__JAILBREAK".to_owned(), "annotate".to_owned());
+        let sources = Sources { file: None, env: vec![env] };
+        let config: Config = load("content_safety", crate::DEFAULTS, &sources).unwrap();
+        assert_eq!(config.policies["default"].jailbreak, Mode::Annotate);
+        assert_eq!(config.policies["strict"].jailbreak, Mode::Block);
+    }
+
+    #[test]
+    fn a_policy_that_forgets_something_is_refused() {
+        let problems = with("[content_safety.policies.mine]\njailbreak = \"off\"").unwrap_err();
+        assert!(problems.to_string().contains("content_safety.policies.mine"), "{problems}");
+    }
+
+    #[test]
+    fn a_policy_must_name_blocklists_that_exist() {
+        let file =
+            "[content_safety.policies.default]\nblocklists = [{ name = \"a\", mode = \"block\" }]";
+        let problems = with(file).unwrap_err().to_string();
+        assert!(problems.contains("policies.default.blocklists") && problems.contains("`a`"));
+        let list = "\n[[content_safety.blocklists]]\nname = \"a\"\nitems = [{ text = \"x\" }]";
+        assert_eq!(with(&format!("{file}{list}")).unwrap().blocklists.len(), 1);
+    }
+
+    #[test]
+    fn a_blocklist_that_does_not_compile_is_named_at_start() {
+        let file = "[[content_safety.blocklists]]\nname = \"a\"\nitems = [{ regex = \"(\" }]";
+        let problems = with(file).unwrap_err().to_string();
+        assert!(problems.contains("list `a`") && problems.contains("item `1`"), "{problems}");
+    }
+}

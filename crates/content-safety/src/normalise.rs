@@ -1,0 +1,227 @@
+//! Undoes the simple ways of writing a word so that a filter misses it: look-alike letters, invisible characters, spaced
+//! letters, digits for letters.
+//!
+//! Separate and pure so that each trick has a test. The result is judged *beside* the text, never instead of it, so that a
+//! fold which garbles an honest text costs time but hides nothing.
+
+use unicode_normalization::UnicodeNormalization as _;
+use unicode_normalization::char::is_combining_mark;
+
+/// Fewer spaced letters in a row are initials ("J. R. Smith"), not a word.
+const SPACED_LETTERS: usize = 3;
+/// What people put between the letters of a word.
+const SPACERS: [char; 6] = [' ', '.', '-', '_', '*', '~'];
+
+/// `text` with the tricks undone, or none where there was nothing to undo that a tokenizer would see.
+#[must_use]
+pub(crate) fn unmask(text: &str) -> Option<String> {
+    let plain: String = text.nfkc().filter(|c| !is_invisible(*c)).map(latin).collect();
+    let plain = leet(&join_letters(&plain));
+    (canonical(&plain) != canonical(text)).then_some(plain)
+}
+
+/// `text` for comparing with a list: compatibility forms, look-alikes and case folded.
+#[must_use]
+pub(crate) fn fold(text: &str) -> String {
+    text.nfkc().filter(|c| !is_invisible(*c)).map(latin).flat_map(char::to_lowercase).collect()
+}
+
+/// What an uncased tokenizer makes no difference of: case, accents, runs of white space.
+fn canonical(text: &str) -> String {
+    let bare = text.nfd().filter(|c| !is_combining_mark(*c) && !is_invisible(*c));
+    let bare: String = bare.flat_map(char::to_lowercase).collect();
+    bare.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Zero-width characters, direction marks, soft hyphens, tags and variation selectors.
+const fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{e0000}'..='\u{e007f}' | '\u{e0100}'..='\u{e01ef}'
+    )
+}
+
+/// The Latin letter that a Cyrillic or Greek one is mistaken for.
+const fn latin(c: char) -> char {
+    match c {
+        'а' | 'α' => 'a',
+        'А' | 'Α' => 'A',
+        'В' | 'Β' => 'B',
+        'с' | 'ϲ' => 'c',
+        'С' | 'Ϲ' => 'C',
+        'ԁ' => 'd',
+        'е' | 'ё' | 'ε' | 'є' => 'e',
+        'Е' | 'Ε' => 'E',
+        'һ' => 'h',
+        'Н' | 'Η' => 'H',
+        'і' | 'ι' | 'ı' => 'i',
+        'І' | 'Ι' => 'I',
+        'ј' => 'j',
+        'к' | 'κ' => 'k',
+        'К' | 'Κ' => 'K',
+        'ӏ' => 'l',
+        'М' | 'Μ' => 'M',
+        'п' | 'η' => 'n',
+        'Ν' => 'N',
+        'о' | 'ο' | 'σ' => 'o',
+        'О' | 'Ο' => 'O',
+        'р' | 'ρ' => 'p',
+        'Р' | 'Ρ' => 'P',
+        'ѕ' => 's',
+        'Ѕ' => 'S',
+        'т' | 'τ' => 't',
+        'Т' | 'Τ' => 'T',
+        'υ' | 'ц' => 'u',
+        'ν' => 'v',
+        'ѡ' | 'ω' => 'w',
+        'х' | 'χ' => 'x',
+        'Х' | 'Χ' => 'X',
+        'у' | 'γ' => 'y',
+        'У' | 'Υ' => 'Y',
+        'Ζ' => 'Z',
+        other => other,
+    }
+}
+
+/// "k i l l" and "k.i.l.l" → "kill"; two or more spacers, or one of another kind, end the word.
+fn join_letters(text: &str) -> String {
+    let chars: Vec<char> = text.chars().collect();
+    let mut out = String::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&c) = chars.get(at) {
+        let run = spaced_run(&chars, at);
+        if run.len() >= SPACED_LETTERS {
+            at += run.len() * 2 - 1;
+            out.extend(run);
+        } else {
+            out.push(c);
+            at += 1;
+        }
+    }
+    out
+}
+
+/// The letters of a run that begins at `at`: single letters with the same spacer between each two.
+fn spaced_run(chars: &[char], at: usize) -> Vec<char> {
+    let before = at.checked_sub(1).and_then(|i| chars.get(i));
+    if before.is_some_and(|c| c.is_alphanumeric()) {
+        return Vec::new();
+    }
+    let spacer = chars.get(at + 1).filter(|c| SPACERS.contains(c));
+    let mut run = Vec::new();
+    let mut next = at;
+    while let Some(&letter) = chars.get(next).filter(|c| c.is_alphabetic()) {
+        let after = chars.get(next + 1);
+        if after.is_some_and(|c| c.is_alphanumeric()) {
+            // A longer word begins here; its first letter is not part of the run.
+            break;
+        }
+        run.push(letter);
+        if after.is_none() || after != spacer {
+            break;
+        }
+        next += 2;
+    }
+    run
+}
+
+/// "k1ll" → "kill", "$uicide" → "suicide"; words without a letter, and trailing digits ("mp3"), stay.
+fn leet(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for piece in text.split_inclusive(char::is_whitespace) {
+        let word = piece.trim_end();
+        let space = piece.get(word.len()..).unwrap_or_default();
+        match unleet(word) {
+            Some(plain) => out.push_str(&plain),
+            None => out.push_str(word),
+        }
+        out.push_str(space);
+    }
+    out
+}
+
+fn unleet(word: &str) -> Option<String> {
+    // What follows the last letter is a number or punctuation, but for one digit in a word that is masked already.
+    let end =
+        word.char_indices().rfind(|(_, c)| c.is_alphabetic()).map(|(i, c)| i + c.len_utf8())?;
+    let masked = word.get(..end)?.chars().any(|c| unmasked(c).is_some());
+    let last = word.get(end..)?.chars().next().filter(|c| masked && c.is_ascii_digit());
+    let (body, tail) = word.split_at(end + last.map_or(0, char::len_utf8));
+    let letters = body.chars().filter(|c| c.is_alphabetic()).count();
+    let masks = body.chars().filter(|c| unmasked(*c).is_some()).count();
+    let strange = body.chars().any(|c| !c.is_alphabetic() && unmasked(c).is_none());
+    if masks == 0 || strange || masks > letters + 1 || letters < 2 {
+        return None;
+    }
+    let plain: String = body.chars().map(|c| unmasked(c).unwrap_or(c)).collect();
+    Some(plain + tail)
+}
+
+const fn unmasked(c: char) -> Option<char> {
+    match c {
+        '0' => Some('o'),
+        '1' | '!' | '|' => Some('i'),
+        '3' | '€' => Some('e'),
+        '4' | '@' => Some('a'),
+        '5' | '$' => Some('s'),
+        '7' | '+' => Some('t'),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_texts_have_nothing_to_undo() {
+        let texts = [
+            "How do I kill a process?",
+            "Café crème at 10:30, please",
+            "",
+            "SELECT * FROM t",
+            "mp3 and utf8 and h264",
+            "call 555 1234 in 3 days",
+            "I am 5 years old",
+            "plan b c",
+        ];
+        for text in texts {
+            assert_eq!(unmask(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn spaced_letters_are_joined() {
+        assert_eq!(unmask("how to k i l l him").as_deref(), Some("how to kill him"));
+        assert_eq!(unmask("b.o.m.b now").as_deref(), Some("bomb now"));
+        assert_eq!(unmask("k-i-l-l  y-o-u").as_deref(), Some("kill  you"));
+        assert_eq!(unmask("J R Smith is here"), None);
+    }
+
+    #[test]
+    fn digits_and_signs_for_letters_are_read() {
+        assert_eq!(unmask("k1ll th3m").as_deref(), Some("kill them"));
+        assert_eq!(unmask("$uicide").as_deref(), Some("suicide"));
+        assert_eq!(unmask("h4t3!").as_deref(), Some("hate!"));
+    }
+
+    #[test]
+    fn look_alike_letters_and_invisible_ones_are_undone() {
+        assert_eq!(unmask("k\u{456}ll").as_deref(), Some("kill"));
+        assert_eq!(unmask("ｋｉｌｌ").as_deref(), Some("kill"));
+        assert_eq!(fold("b\u{200b}o\u{2060}mb"), "bomb");
+    }
+
+    #[test]
+    fn invisible_characters_alone_are_no_difference_since_the_tokenizer_drops_them() {
+        assert_eq!(unmask("ki\u{200b}ll"), None);
+    }
+
+    #[test]
+    fn fold_makes_comparison_blind_to_case_and_form() {
+        assert_eq!(fold("ＫÖINE"), fold("köine"));
+    }
+}

@@ -1,0 +1,233 @@
+//! What of a request is judged for what, under which policy.
+//!
+//! Separate from the gRPC door, which only translates, and from the policy, which only decides. Instructions of the operator
+//! are judged for harm alone, the user's words for harm and jailbreaks, documents for harm and indirect attacks.
+
+use crate::blocklist::{Blocklists, Hit};
+use crate::category::{Attack, Category, Grades, TextFinding};
+use crate::error::SafetyError;
+use crate::judge::Judge;
+use crate::picture::{Picture, PictureLimits};
+use crate::policy::{Direction, Findings, Mode, Policies, Policy, Threshold, Verdict};
+use chassis::Tasks;
+use onnx::OnnxError;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+/// Where a text comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    System,
+    User,
+    Assistant,
+    Document,
+}
+
+/// A text of a conversation.
+#[derive(Debug, Clone)]
+pub(crate) struct Segment {
+    pub(crate) source: Source,
+    pub(crate) text: String,
+}
+
+/// What one request may hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ScreenLimits {
+    /// Characters of all texts together.
+    pub(crate) characters: usize,
+    /// Images.
+    pub(crate) images: usize,
+    /// Images beside a conversation.
+    pub(crate) screened: PictureLimits,
+    /// Images that are analysed by themselves.
+    pub(crate) analysed: PictureLimits,
+}
+
+/// Judges requests.
+#[derive(Debug)]
+pub(crate) struct Screen {
+    pub(crate) judge: Arc<dyn Judge>,
+    pub(crate) policies: Policies,
+    pub(crate) blocklists: Blocklists,
+    pub(crate) limits: ScreenLimits,
+    /// Decoding threads of the whole service: a decoded image is large.
+    pub(crate) decoders: Arc<Semaphore>,
+    pub(crate) tasks: Tasks,
+}
+
+impl Screen {
+    /// The verdict of the policy `name`.
+    pub(crate) async fn screen(
+        &self,
+        name: &str,
+        direction: Direction,
+        segments: Vec<Segment>,
+        images: Vec<Vec<u8>>,
+    ) -> Result<Verdict, SafetyError> {
+        let policy = self.policies.get(name)?;
+        if segments.is_empty() && images.is_empty() {
+            return Err(SafetyError::invalid(
+                "segments",
+                "at least one segment or image is required",
+            ));
+        }
+        self.check_length("segments", segments.iter().map(|segment| segment.text.as_str()))?;
+        let hits = self.hits(&policy.lists(), segments.iter().map(|s| s.text.as_str()))?;
+        let mut findings = Findings { hits, ..self.texts(policy, direction, segments).await? };
+        for grades in self.images(policy, direction, images).await? {
+            findings.grades = findings.grades.worse(&grades);
+        }
+        Ok(policy.judge(direction, findings))
+    }
+
+    /// Grades of one text and matches of `lists`; no grades where `halt` and a list matched.
+    pub(crate) async fn analyze(
+        &self,
+        text: String,
+        lists: &[String],
+        halt: bool,
+    ) -> Result<(Option<Grades>, BTreeSet<Hit>), SafetyError> {
+        self.check_length("text", [text.as_str()])?;
+        let hits = self.hits(lists, [text.as_str()])?;
+        if halt && !hits.is_empty() {
+            return Ok((None, hits));
+        }
+        let found = self.found(vec![text]).await?;
+        Ok((Some(found.into_iter().next().unwrap_or_default().grades), hits))
+    }
+
+    /// Grades of one image.
+    pub(crate) async fn analyze_image(&self, file: Vec<u8>) -> Result<Grades, SafetyError> {
+        let picture = self.decode(file, self.limits.analysed, "image".to_owned()).await?;
+        Ok(self.judge.pictures(vec![picture]).await?.into_iter().next().unwrap_or_default())
+    }
+
+    /// Whether each of `texts` attacks the model that reads it; `target` names the field in errors.
+    pub(crate) async fn shield(
+        &self,
+        target: &str,
+        texts: Vec<String>,
+    ) -> Result<Vec<Attack>, SafetyError> {
+        self.check_length(target, texts.iter().map(String::as_str))?;
+        let found = self.found(texts).await?;
+        Ok(found.into_iter().map(|finding| finding.attack).collect())
+    }
+
+    /// Findings of `texts`, in their order. A blank text is harmless, since the embedding of nothing means nothing.
+    async fn found(&self, texts: Vec<String>) -> Result<Vec<TextFinding>, SafetyError> {
+        let blank: Vec<bool> = texts.iter().map(|text| text.trim().is_empty()).collect();
+        let spoken = texts.into_iter().filter(|text| !text.trim().is_empty()).collect();
+        let mut found = self.judge.texts(spoken).await?.into_iter();
+        let finding = |blank| if blank { None } else { found.next() };
+        let findings = blank.into_iter().map(finding);
+        Ok(findings.map(|finding| finding.unwrap_or_else(TextFinding::harmless)).collect())
+    }
+
+    async fn texts(
+        &self,
+        policy: &Policy,
+        direction: Direction,
+        segments: Vec<Segment>,
+    ) -> Result<Findings, SafetyError> {
+        let segments = if judges_texts(policy, direction) { segments } else { Vec::new() };
+        let (sources, texts): (Vec<_>, Vec<_>) =
+            segments.into_iter().map(|segment| (segment.source, segment.text)).unzip();
+        let found = self.found(texts).await?;
+        let mut findings = Findings::default();
+        for (source, TextFinding { grades, attack }) in sources.into_iter().zip(found) {
+            findings.grades = findings.grades.worse(&grades);
+            let worst = match source {
+                Source::User => &mut findings.jailbreak,
+                Source::Document => &mut findings.indirect_attack,
+                Source::System | Source::Assistant => continue,
+            };
+            *worst = Some(worst.unwrap_or_default().worse(attack));
+        }
+        Ok(findings)
+    }
+
+    async fn images(
+        &self,
+        policy: &Policy,
+        direction: Direction,
+        files: Vec<Vec<u8>>,
+    ) -> Result<Vec<Grades>, SafetyError> {
+        if files.len() > self.limits.images {
+            let (count, most) = (files.len(), self.limits.images);
+            let message = format!("there are {count} images; the limit is {most}");
+            return Err(SafetyError::invalid("images", message));
+        }
+        if files.is_empty() || !judges_harm(policy, direction) {
+            return Ok(Vec::new());
+        }
+        let decode = |(at, file)| self.decode(file, self.limits.screened, format!("images.{at}"));
+        let pictures =
+            futures::future::try_join_all(files.into_iter().enumerate().map(decode)).await?;
+        match self.judge.pictures(pictures).await {
+            // Nobody judges images here: every category of theirs is absent, as the operator chose.
+            Err(SafetyError::NoImages) => Ok(Vec::new()),
+            judged => judged,
+        }
+    }
+
+    async fn decode(
+        &self,
+        file: Vec<u8>,
+        limits: PictureLimits,
+        target: String,
+    ) -> Result<Picture, SafetyError> {
+        let stopped = |()| SafetyError::Busy(OnnxError::Stopped);
+        let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopped(()))?;
+        let work = move || {
+            let picture = Picture::decode(&file, &limits, &target);
+            drop(permit);
+            picture
+        };
+        self.tasks.spawn_blocking(work).await.map_err(|_| stopped(()))?
+    }
+
+    fn hits<'a>(
+        &self,
+        lists: &[String],
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<BTreeSet<Hit>, SafetyError> {
+        let mut hits = BTreeSet::new();
+        for text in texts {
+            hits.append(&mut self.blocklists.find(lists, text)?);
+        }
+        Ok(hits)
+    }
+
+    fn check_length<'a>(
+        &self,
+        target: &str,
+        texts: impl IntoIterator<Item = &'a str>,
+    ) -> Result<(), SafetyError> {
+        let characters: usize = texts.into_iter().map(|text| text.chars().count()).sum();
+        let most = self.limits.characters;
+        if characters > most {
+            let message =
+                format!("there are {characters} characters to judge; the limit is {most}");
+            return Err(SafetyError::invalid(target, message));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the policy looks for any harm in this direction.
+fn judges_harm(policy: &Policy, direction: Direction) -> bool {
+    let thresholds = match direction {
+        Direction::Prompt => policy.prompt,
+        Direction::Completion => policy.completion,
+    };
+    Category::ALL.iter().any(|category| thresholds.of(*category) != Threshold::Off)
+}
+
+fn judges_texts(policy: &Policy, direction: Direction) -> bool {
+    let attacks = match direction {
+        Direction::Prompt => [policy.jailbreak, policy.indirect_attack] != [Mode::Off; 2],
+        Direction::Completion => false,
+    };
+    attacks || judges_harm(policy, direction)
+}

@@ -1,0 +1,292 @@
+//! Content safety around a request: the prompt before anything leaves, the reply window by window or whole.
+//!
+//! Separate so that routes only say *that* they screen. The invariant: under a policy no character of a reply leaves before a
+//! verdict on it, and nothing at all before the verdict on the prompt; when the service cannot judge, configuration decides
+//! between refusing and going on with an annotation that says so.
+
+mod prompt;
+mod windows;
+
+pub use prompt::Prompt;
+
+use crate::app::App;
+use crate::config::{Config, WhenUnavailable};
+use crate::error::ApiError;
+use crate::events::{self, Judged, Judgement};
+use crate::pieces::{Piece, PieceStream, Screened, ScreenedStream};
+use crate::translate;
+use crate::translate::chat_reply::Collected;
+use api_types::rest::ContentFilterResults;
+use api_types::rpc::content_safety as rpc;
+use api_types::rpc::content_safety::content_safety_service_client::ContentSafetyServiceClient;
+use api_types::{ErrorCode, Fault};
+use chassis::grpc::Client;
+use futures::stream::{self, StreamExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use windows::{Window, Windows};
+
+/// Choices of a whole reply that are judged at the same time.
+const JUDGED_AT_ONCE: usize = 8;
+
+/// A verdict on one text.
+#[derive(Debug, Clone)]
+struct Verdict {
+    blocked: bool,
+    found: ContentFilterResults,
+}
+
+/// Asks the content-safety service, and does what its verdicts demand.
+#[derive(Debug, Clone)]
+pub struct Guard {
+    client: Option<ContentSafetyServiceClient<Client>>,
+    config: Arc<Config>,
+}
+
+impl Guard {
+    /// A guard that asks `client`.
+    #[must_use]
+    pub const fn new(
+        client: Option<ContentSafetyServiceClient<Client>>,
+        config: Arc<Config>,
+    ) -> Self {
+        Self { client, config }
+    }
+
+    /// What `policy` finds in a prompt; none where there is no policy or nothing to judge.
+    ///
+    /// # Errors
+    /// 400 when the policy blocks it or cannot look at a part of it, 503 when the service is unavailable and configuration says
+    /// to refuse.
+    pub async fn screen_prompt(
+        &self,
+        policy: &str,
+        prompt: Prompt,
+    ) -> Result<Option<ContentFilterResults>, ApiError> {
+        if policy.is_empty() {
+            return Ok(None);
+        }
+        let (segments, images) = prompt.for_policy()?;
+        if segments.is_empty() && images.is_empty() {
+            return Ok(None);
+        }
+        let request = rpc::ScreenRequest {
+            policy: policy.to_owned(),
+            direction: rpc::Direction::Prompt.into(),
+            segments,
+            images,
+        };
+        let verdict = self.judge(request, Judged::Prompt).await?;
+        if verdict.blocked {
+            Err(ApiError::blocked(verdict.found))
+        } else {
+            Ok(Some(verdict.found))
+        }
+    }
+
+    /// Judges each choice of a whole reply; withholds what the policy blocks.
+    ///
+    /// # Errors
+    /// 503 when the service is unavailable and configuration says to refuse.
+    pub async fn screen_whole(
+        &self,
+        policy: &str,
+        mut reply: Collected,
+    ) -> Result<Collected, Fault> {
+        if policy.is_empty() {
+            return Ok(reply);
+        }
+        let texts = reply.visible().into_iter().filter(|(_, text)| !text.is_empty());
+        let verdicts: Vec<_> = stream::iter(texts)
+            .map(|(choice, text)| async move { (choice, self.judge_reply(policy, text).await) })
+            .buffer_unordered(JUDGED_AT_ONCE)
+            .collect()
+            .await;
+        for (choice, verdict) in verdicts {
+            let Verdict { blocked, found } = verdict?;
+            reply.judged(choice, found, blocked);
+        }
+        Ok(reply)
+    }
+
+    /// The pieces of a reply with `choices` choices, each released once a verdict clears its window. A blocked window ends its
+    /// choice with `content_filter`.
+    #[must_use]
+    pub fn screen_reply(&self, policy: &str, choices: u32, pieces: PieceStream) -> ScreenedStream {
+        if policy.is_empty() {
+            return pieces.map(|piece| piece.map(Screened::unseen)).boxed();
+        }
+        let windows = Windows::new(&self.config.guard, choices);
+        self.clone().screen(policy.to_owned(), windows, pieces).boxed()
+    }
+
+    /// Takes pieces while a window is being judged, as far as `windows` has room for them.
+    fn screen(
+        self,
+        policy: String,
+        mut windows: Windows,
+        mut pieces: PieceStream,
+    ) -> impl futures::Stream<Item = Result<Screened, Fault>> + Send {
+        async_stream::try_stream! {
+            let patience = Duration::from_millis(self.config.guard.usage_wait_ms);
+            let mut judging = None;
+            let mut ended = false;
+            loop {
+                for piece in windows.textless() {
+                    yield Screened::unseen(piece);
+                }
+                if judging.is_none() {
+                    judging = windows.next_window().map(|window| Box::pin(self.judge_window(&policy, window)));
+                }
+                if judging.is_none() && ended {
+                    break;
+                }
+                let patience = windows.only_usage_is_missing().then_some(patience);
+                let taking = !ended && windows.has_room();
+                let step = tokio::select! {
+                    judged = verdict(&mut judging) => Step::Judged(judged.0, judged.1),
+                    piece = next(&mut pieces, patience), if taking => Step::Came(piece),
+                };
+                match step {
+                    Step::Judged(choice, verdict) => {
+                        judging = None;
+                        let Verdict { blocked, found } = verdict?;
+                        for screened in windows.judged(choice, blocked, found) {
+                            yield screened;
+                        }
+                    }
+                    Step::Came(None) => {
+                        ended = true;
+                        windows.end();
+                    }
+                    Step::Came(Some(piece)) => {
+                        if let Some(piece) = windows.take(piece?) {
+                            yield Screened::unseen(piece);
+                        }
+                    }
+                }
+            }
+            if let Some(usage) = windows.usage() {
+                yield Screened::unseen(Piece::Usage(usage));
+            }
+        }
+    }
+
+    async fn judge_window(&self, policy: &str, window: Window) -> (u32, Result<Verdict, Fault>) {
+        let Window { choice, text } = window;
+        (choice, self.judge_reply(policy, text).await)
+    }
+
+    async fn judge_reply(&self, policy: &str, text: String) -> Result<Verdict, Fault> {
+        let request = rpc::ScreenRequest {
+            policy: policy.to_owned(),
+            direction: rpc::Direction::Completion.into(),
+            segments: vec![rpc::Segment { source: rpc::Source::Assistant.into(), text }],
+            images: Vec::new(),
+        };
+        self.judge(request, Judged::Reply).await
+    }
+
+    /// One call of the service.
+    async fn judge(&self, request: rpc::ScreenRequest, judged: Judged) -> Result<Verdict, Fault> {
+        let began = Instant::now();
+        let limit = Duration::from_millis(self.config.guard.timeout_ms);
+        let answer = match self.client.clone() {
+            Some(mut client) => {
+                let mut request = tonic::Request::new(request);
+                request.set_timeout(limit);
+                let call =
+                    tokio::time::timeout(limit, async move { client.screen(request).await }).await;
+                call.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no verdict in time")))
+            }
+            None => Err(tonic::Status::unavailable("no content-safety service is configured")),
+        };
+        let verdict = match answer {
+            Ok(answer) => {
+                let answer = answer.into_inner();
+                Ok(Verdict {
+                    blocked: answer.blocked,
+                    found: translate::content_safety::found(answer),
+                })
+            }
+            Err(status) => self.without_verdict(&status),
+        };
+        let judgement = match &verdict {
+            Ok(verdict) if verdict.found.error.is_some() => Judgement::Unavailable,
+            Ok(verdict) if verdict.blocked => Judgement::Blocked,
+            Ok(_) => Judgement::Cleared,
+            Err(_) => Judgement::Unavailable,
+        };
+        events::screened(judged, judgement, began.elapsed());
+        verdict
+    }
+
+    /// What happens when the service gave no verdict.
+    fn without_verdict(&self, status: &tonic::Status) -> Result<Verdict, Fault> {
+        let fault = Fault::from(status.clone());
+        let of_request = [
+            ErrorCode::InvalidRequest,
+            ErrorCode::ParameterNotSupported,
+            ErrorCode::PayloadTooLarge,
+        ];
+        if of_request.contains(&fault.code) {
+            // The service looked and refuses what it saw, for example an image that is none.
+            return Err(fault);
+        }
+        tracing::warn!(grpc = ?status.code(), cause = status.message(), "content safety gave no verdict");
+        match self.config.guard.when_unavailable {
+            WhenUnavailable::Refuse => {
+                let message = "the content filter of this deployment is not available; nothing was answered unchecked";
+                Err(Fault::new(ErrorCode::Unavailable, message))
+            }
+            WhenUnavailable::Allow => {
+                Ok(Verdict { blocked: false, found: ContentFilterResults::unavailable() })
+            }
+        }
+    }
+}
+
+/// What happened next while a reply is screened.
+enum Step {
+    /// A window was judged.
+    Judged(u32, Result<Verdict, Fault>),
+    /// A piece came, or none will.
+    Came(Option<Result<Piece, Fault>>),
+}
+
+/// The verdict that is awaited; never, where none is.
+async fn verdict<F: Future + Unpin>(judging: &mut Option<F>) -> F::Output {
+    match judging {
+        Some(judging) => judging.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The next piece; none at the end, or when `patience` runs out.
+async fn next(
+    pieces: &mut PieceStream,
+    patience: Option<Duration>,
+) -> Option<Result<Piece, Fault>> {
+    match patience {
+        Some(patience) => tokio::time::timeout(patience, pieces.next()).await.ok().flatten(),
+        None => pieces.next().await,
+    }
+}
+
+impl App {
+    /// What the policy of a deployment finds in a prompt, while `work` already runs: nothing of its result is seen before the
+    /// verdict.
+    ///
+    /// # Errors
+    /// Whichever fails first.
+    pub async fn screened<T>(
+        &self,
+        policy: &str,
+        prompt: Prompt,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<(Option<ContentFilterResults>, T), ApiError> {
+        let verdict = self.guard.screen_prompt(policy, prompt);
+        let work = async { work.await.map_err(ApiError::from) };
+        futures::future::try_join(verdict, work).await
+    }
+}

@@ -1,0 +1,7 @@
+//! The edge as a process of its own.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chassis::run("edge", edge::DEFAULTS, edge::serve)
+}

@@ -1,0 +1,246 @@
+//! The three services, small enough to say beforehand what they answer, on loopback listeners of their own.
+//!
+//! The chat service repeats the last user message word by word, unless that is `/hang`, `/die` or `/fail`. Content safety
+//! blocks a prompt with the word `bad` and a reply with the word `rotten`.
+
+use api_types::rpc::{chat, content_safety as safety, embedding};
+use api_types::{ErrorCode, Fault};
+use chassis::Tasks;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+type Events<T> = BoxStream<'static, Result<T, Status>>;
+
+/// What the fakes saw.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seen {
+    pub(super) generated: Arc<Mutex<Vec<chat::GenerateRequest>>>,
+    pub(super) screened: Arc<Mutex<Vec<safety::ScreenRequest>>>,
+    /// Cancelled when a generation is dropped.
+    pub(super) dropped: CancellationToken,
+}
+
+impl Seen {
+    pub(super) fn last_generated(&self) -> chat::GenerateRequest {
+        self.generated.lock().unwrap().last().cloned().unwrap()
+    }
+}
+
+/// Starts all three; their addresses as `http://` URLs: chat, embedding, content safety.
+pub(super) async fn start(seen: &Seen, tasks: &Tasks) -> [String; 3] {
+    let chat = chat::chat_service_server::ChatServiceServer::new(Chat { seen: seen.clone() });
+    let embedding = embedding::embedding_service_server::EmbeddingServiceServer::new(Vectors);
+    let judge = Judge { seen: seen.clone() };
+    let safety = safety::content_safety_service_server::ContentSafetyServiceServer::new(judge);
+    [
+        listen(tonic::service::Routes::new(chat), tasks).await,
+        listen(tonic::service::Routes::new(embedding), tasks).await,
+        listen(tonic::service::Routes::new(safety), tasks).await,
+    ]
+}
+
+async fn listen(routes: tonic::service::Routes, tasks: &Tasks) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let server = tonic::transport::Server::builder().add_routes(routes);
+    let incoming = TcpListenerStream::new(listener);
+    tasks.spawn(async move { server.serve_with_incoming(incoming).await });
+    format!("http://{address}")
+}
+
+#[derive(Debug)]
+struct Chat {
+    seen: Seen,
+}
+
+fn generate_event(event: chat::generate_response::Event) -> Result<chat::GenerateResponse, Status> {
+    Ok(chat::GenerateResponse { event: Some(event) })
+}
+
+fn broken() -> Status {
+    Fault::new(ErrorCode::Internal, "the fake dies").into_status()
+}
+
+fn words(text: &str) -> Vec<chat::TextDelta> {
+    let delta = |text: &str| chat::TextDelta { text: text.to_owned(), ..Default::default() };
+    text.split_inclusive(' ').map(delta).collect()
+}
+
+#[tonic::async_trait]
+impl chat::chat_service_server::ChatService for Chat {
+    type GenerateStream = Events<chat::GenerateResponse>;
+    type CompleteStream = Events<chat::CompleteResponse>;
+
+    async fn generate(
+        &self,
+        request: Request<chat::GenerateRequest>,
+    ) -> Result<Response<Self::GenerateStream>, Status> {
+        use chat::generate_response::Event;
+        let request = request.into_inner();
+        let said = match request.messages.last().and_then(|m| m.content.first()?.part.clone()) {
+            Some(chat::content_part::Part::Text(text)) => text,
+            _ => String::new(),
+        };
+        let started = chat::Started { model: request.model.clone() };
+        self.seen.generated.lock().unwrap().push(request);
+        if said == "/fail" {
+            return Err(broken());
+        }
+        let mut events = vec![generate_event(Event::Started(started))];
+        events.extend(words(&said).into_iter().map(|w| generate_event(Event::Text(w))));
+        if said == "/die" {
+            events.push(Err(broken()));
+        } else if said != "/hang" {
+            let reason = chat::FinishReason::Stop.into();
+            events.push(generate_event(Event::Finished(chat::Finished { choice: 0, reason })));
+            let usage =
+                chat::Usage { prompt_tokens: 3, completion_tokens: 2, ..Default::default() };
+            events.push(generate_event(Event::Usage(usage)));
+        }
+        let rest =
+            if said == "/hang" { stream::pending().boxed() } else { stream::empty().boxed() };
+        let guard = self.seen.dropped.clone().drop_guard();
+        let held = stream::iter(events).chain(rest).map(move |event| {
+            let _held = &guard;
+            event
+        });
+        Ok(Response::new(held.boxed()))
+    }
+
+    async fn complete(
+        &self,
+        request: Request<chat::CompleteRequest>,
+    ) -> Result<Response<Self::CompleteStream>, Status> {
+        use chat::complete_response::Event;
+        let mut events = Vec::new();
+        for choice in 0..u32::try_from(request.into_inner().prompts.len()).unwrap() {
+            events.push(Event::Text(chat::TextDelta {
+                choice,
+                text: " more".into(),
+                ..Default::default()
+            }));
+            let reason = chat::FinishReason::Length.into();
+            events.push(Event::Finished(chat::Finished { choice, reason }));
+        }
+        events.push(Event::Usage(chat::Usage::default()));
+        let events = events.into_iter().map(|e| Ok(chat::CompleteResponse { event: Some(e) }));
+        Ok(Response::new(stream::iter(events.collect::<Vec<_>>()).boxed()))
+    }
+
+    async fn list_models(
+        &self,
+        _request: Request<chat::ListModelsRequest>,
+    ) -> Result<Response<chat::ListModelsResponse>, Status> {
+        let model = |name: &str| chat::Model {
+            name: name.into(),
+            chat: true,
+            completions: true,
+            extra_parameters: vec!["top_k".into()],
+            ..Default::default()
+        };
+        let models = vec![model("talk"), model("Other")];
+        Ok(Response::new(chat::ListModelsResponse { models }))
+    }
+}
+
+#[derive(Debug)]
+struct Vectors;
+
+#[tonic::async_trait]
+impl embedding::embedding_service_server::EmbeddingService for Vectors {
+    async fn embed(
+        &self,
+        request: Request<embedding::EmbedRequest>,
+    ) -> Result<Response<embedding::EmbedResponse>, Status> {
+        let request = request.into_inner();
+        let count = match request.input {
+            Some(embedding::embed_request::Input::Texts(texts)) => texts.items.len(),
+            Some(embedding::embed_request::Input::Images(images)) => images.items.len(),
+            None => 0,
+        };
+        let vectors = vec![embedding::Vector { values: vec![0.5, -1.0] }; count];
+        let usage = Some(embedding::Usage { prompt_tokens: 4, images: 0 });
+        Ok(Response::new(embedding::EmbedResponse { model: request.model, vectors, usage }))
+    }
+
+    async fn list_models(
+        &self,
+        _request: Request<embedding::ListModelsRequest>,
+    ) -> Result<Response<embedding::ListModelsResponse>, Status> {
+        let model = |name: &str, text| embedding::Model {
+            name: name.into(),
+            publisher: "Acme".into(),
+            text,
+            image: !text,
+            dimensions: 2,
+            ..Default::default()
+        };
+        let models = vec![model("vectors", true), model("pictures", false)];
+        Ok(Response::new(embedding::ListModelsResponse { models }))
+    }
+}
+
+#[derive(Debug)]
+struct Judge {
+    seen: Seen,
+}
+
+#[tonic::async_trait]
+impl safety::content_safety_service_server::ContentSafetyService for Judge {
+    async fn screen(
+        &self,
+        request: Request<safety::ScreenRequest>,
+    ) -> Result<Response<safety::ScreenResponse>, Status> {
+        let request = request.into_inner();
+        let word = match request.direction() {
+            safety::Direction::Prompt => "bad",
+            safety::Direction::Completion | safety::Direction::Unspecified => "rotten",
+        };
+        let blocked = request.segments.iter().any(|s| s.text.contains(word));
+        let (category, severity) = (safety::Category::Violence.into(), if blocked { 6 } else { 0 });
+        self.seen.screened.lock().unwrap().push(request);
+        let result = safety::CategoryResult { category, severity, score: 0.5, filtered: blocked };
+        let categories = vec![result];
+        Ok(Response::new(safety::ScreenResponse { blocked, categories, ..Default::default() }))
+    }
+
+    async fn analyze(
+        &self,
+        request: Request<safety::AnalyzeRequest>,
+    ) -> Result<Response<safety::AnalyzeResponse>, Status> {
+        let severity = |category: &i32| safety::CategorySeverity {
+            category: *category,
+            severity: 5,
+            score: 0.5,
+        };
+        let categories = request.into_inner().categories.iter().map(severity).collect();
+        Ok(Response::new(safety::AnalyzeResponse { categories, blocklists: Vec::new() }))
+    }
+
+    async fn analyze_image(
+        &self,
+        _request: Request<safety::AnalyzeImageRequest>,
+    ) -> Result<Response<safety::AnalyzeImageResponse>, Status> {
+        Ok(Response::new(safety::AnalyzeImageResponse::default()))
+    }
+
+    async fn shield_prompt(
+        &self,
+        _request: Request<safety::ShieldPromptRequest>,
+    ) -> Result<Response<safety::ShieldPromptResponse>, Status> {
+        Ok(Response::new(safety::ShieldPromptResponse::default()))
+    }
+
+    async fn list_policies(
+        &self,
+        _request: Request<safety::ListPoliciesRequest>,
+    ) -> Result<Response<safety::ListPoliciesResponse>, Status> {
+        Ok(Response::new(safety::ListPoliciesResponse { policies: vec!["default".into()] }))
+    }
+}

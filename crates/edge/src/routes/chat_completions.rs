@@ -1,0 +1,74 @@
+//! `POST /chat/completions`: a conversation in, an answer out, whole or streamed.
+
+use crate::app::App;
+use crate::check::{self, Checked};
+use crate::deployments::Modality;
+use crate::error::ApiError;
+use crate::extract::Call;
+use crate::guard::Prompt;
+use crate::pieces::{Piece, ScreenedStream};
+use crate::sse;
+use crate::translate::chat_reply::{Collected, Updates, ended_early};
+use crate::translate::{Answer, chat};
+use api_types::Fault;
+use api_types::rest::{ChatCompletionsRequest, ChatCompletionsUpdate, Parsed};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use futures::{Stream, StreamExt as _};
+
+/// Answers a conversation.
+///
+/// # Errors
+/// As section 6.2 of the contract; a blocked prompt is 400.
+pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+    let parsed = ChatCompletionsRequest::parse(&call.body, call.vocabulary(&app))?;
+    let parsed = call.settle(parsed, Parsed::<ChatCompletionsRequest>::admit)?;
+    let head = call.head;
+    let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
+    let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
+    let policy = deployment.policy.as_str();
+    let (stream, choices) = (request.stream, request.sampling.n.unwrap_or(1));
+    let mut answer = Answer::new(&head.context, "chatcmpl-", &deployment.model)
+        .with_options(request.stream_options);
+    answer.legacy_functions = request.legacy_functions;
+    let prompt = Prompt::conversation(&request, policy);
+    let request = chat::to_rpc(request, &deployment.model, extra_json);
+    if stream {
+        // No piece is taken before the verdict on the prompt.
+        let pieces = app.screened(policy, prompt, app.generate(request, &head.context));
+        let (found, pieces) = pieces.await?;
+        answer.prompt_found = found;
+        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        return sse::respond(updates(Updates::new(answer), pieces), head).await;
+    }
+    let collect = async { Collected::take(app.generate(request, &head.context).await?).await };
+    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    answer.prompt_found = found;
+    head.record.tokens(reply.usage.prompt, reply.usage.completion);
+    let reply = app.guard.screen_whole(policy, reply).await?;
+    Ok(Json(reply.into_chat(answer)).into_response())
+}
+
+/// The updates of a streamed answer; an error where the pieces end before every choice has.
+fn updates(
+    mut updates: Updates,
+    mut pieces: ScreenedStream,
+) -> impl Stream<Item = Result<ChatCompletionsUpdate, Fault>> + Send {
+    async_stream::try_stream! {
+        let mut complete = false;
+        while let Some(screened) = pieces.next().await {
+            let screened = screened?;
+            complete |= matches!(screened.piece, Piece::Finished { .. });
+            for update in updates.push(screened) {
+                yield update;
+            }
+        }
+        if !complete {
+            Err(ended_early())?;
+        }
+        for update in updates.finish() {
+            yield update;
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! `POST /completions`: raw prompts in, continuations out, whole or streamed.
+
+use crate::app::App;
+use crate::check::{self, Checked};
+use crate::deployments::Modality;
+use crate::error::ApiError;
+use crate::extract::Call;
+use crate::guard::Prompt;
+use crate::pieces::{Piece, ScreenedStream};
+use crate::sse;
+use crate::translate::Answer;
+use crate::translate::chat_reply::{Collected, ended_early};
+use crate::translate::completions::{self, Chunks};
+use api_types::Fault;
+use api_types::rest::{Completions, CompletionsRequest, Parsed};
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use futures::{Stream, StreamExt as _};
+
+/// Continues prompts.
+///
+/// # Errors
+/// As section 6.2 of the contract; a blocked prompt is 400.
+pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+    let parsed = CompletionsRequest::parse(&call.body, call.vocabulary(&app))?;
+    let parsed = call.settle(parsed, Parsed::<CompletionsRequest>::admit)?;
+    let dialect = call.dialect();
+    let head = call.head;
+    let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Completions)?;
+    let Checked { request, extra_json } =
+        check::completions(parsed, &deployment, head.context.family)?;
+    let policy = deployment.policy.as_str();
+    let (stream, choices) = (request.stream, choices(&request));
+    let mut answer =
+        Answer::new(&head.context, "cmpl-", &deployment.model).with_options(request.stream_options);
+    let prompt = Prompt::completions(&request, policy);
+    let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
+    if stream {
+        let (found, pieces) =
+            app.screened(policy, prompt, app.complete(request, &head.context)).await?;
+        answer.prompt_found = found;
+        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
+    }
+    let collect = async { Collected::take(app.complete(request, &head.context).await?).await };
+    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    answer.prompt_found = found;
+    head.record.tokens(reply.usage.prompt, reply.usage.completion);
+    let reply = app.guard.screen_whole(policy, reply).await?;
+    Ok(Json(reply.into_completions(answer)).into_response())
+}
+
+fn choices(request: &CompletionsRequest) -> u32 {
+    let prompts = u32::try_from(request.prompts.len()).unwrap_or(u32::MAX);
+    prompts.saturating_mul(request.sampling.n.unwrap_or(1))
+}
+
+/// The chunks of a streamed answer; an error where the pieces end before every choice has.
+fn chunks(
+    mut chunks: Chunks,
+    mut pieces: ScreenedStream,
+) -> impl Stream<Item = Result<Completions, Fault>> + Send {
+    async_stream::try_stream! {
+        let mut complete = false;
+        while let Some(screened) = pieces.next().await {
+            let screened = screened?;
+            complete |= matches!(screened.piece, Piece::Finished { .. });
+            for chunk in chunks.push(screened) {
+                yield chunk;
+            }
+        }
+        if !complete {
+            Err(ended_early())?;
+        }
+        for chunk in chunks.finish() {
+            yield chunk;
+        }
+    }
+}

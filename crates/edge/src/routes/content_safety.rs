@@ -1,0 +1,65 @@
+//! `/contentsafety/text:analyze`, `image:analyze` and `text:shieldPrompt`: judgements without a model behind them.
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::extract::Call;
+use crate::translate::content_safety;
+use api_types::Fault;
+use api_types::rest::content_safety::{
+    AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, ImageSource,
+    ShieldPromptRequest, ShieldPromptResult,
+};
+use axum::Json;
+use axum::extract::State;
+
+/// Severities of a text.
+///
+/// # Errors
+/// 400 for a bad body, 404 for an unknown blocklist.
+pub async fn analyze_text(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<AnalyzeTextResult>, ApiError> {
+    let request = AnalyzeTextRequest::parse(&call.body)?;
+    let output = request.output_type;
+    let response = app.analyze(content_safety::analyze_to_rpc(request), &call.head.context).await?;
+    Ok(Json(content_safety::analyze_from_rpc(response, output)))
+}
+
+/// Severities of an image.
+///
+/// # Errors
+/// 400 for a bad body or an image behind a URL.
+pub async fn analyze_image(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<AnalyzeImageResult>, ApiError> {
+    let AnalyzeImageRequest { image, categories } = AnalyzeImageRequest::parse(&call.body)?;
+    let image = match image {
+        ImageSource::Content(image) => image,
+        // Fetching addresses that callers choose would let them reach into the network behind this server.
+        ImageSource::BlobUrl(_) => {
+            let message =
+                "`image.blobUrl` is not fetched by this server; send the file as `image.content`";
+            return Err(Fault::invalid("image.blobUrl", message).into());
+        }
+    };
+    let response = app
+        .analyze_image(content_safety::image_to_rpc(image, &categories), &call.head.context)
+        .await?;
+    Ok(Json(content_safety::image_from_rpc(response)))
+}
+
+/// Whether a prompt or documents attack the model that reads them.
+///
+/// # Errors
+/// 400 for a bad body.
+pub async fn shield_prompt(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<ShieldPromptResult>, ApiError> {
+    let request = ShieldPromptRequest::parse(&call.body)?;
+    let response =
+        app.shield_prompt(content_safety::shield_to_rpc(request), &call.head.context).await?;
+    Ok(Json(content_safety::shield_from_rpc(response)))
+}

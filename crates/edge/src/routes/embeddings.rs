@@ -1,0 +1,38 @@
+//! `POST /embeddings`: texts in, vectors out.
+
+use crate::app::App;
+use crate::check::{self, Checked};
+use crate::deployments::Modality;
+use crate::error::ApiError;
+use crate::extract::Call;
+use crate::guard::Prompt;
+use crate::translate::embedding;
+use api_types::rest::{EmbeddingsRequest, EmbeddingsResult, Parsed};
+use axum::Json;
+use axum::extract::State;
+
+/// Embeds texts.
+///
+/// # Errors
+/// As section 6.2 of the contract; 400 for too many inputs.
+pub async fn handle(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<EmbeddingsResult>, ApiError> {
+    let most = app.config.limits.embedding_inputs;
+    let parsed = EmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
+    let parsed = call.settle(parsed, Parsed::<EmbeddingsRequest>::admit)?;
+    let head = call.head;
+    let family = head.context.family;
+    let deployment =
+        head.select(&app, parsed.request.options.model.as_deref(), Modality::Embeddings)?;
+    let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
+    let policy = if app.config.guard.embeddings { deployment.policy.as_str() } else { "" };
+    let format = request.options.encoding_format;
+    let prompt = Prompt::embeddings(&request, policy);
+    let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);
+    let (_found, response) =
+        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
+    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
+    Ok(Json(embedding::from_rpc(response, format, family)))
+}

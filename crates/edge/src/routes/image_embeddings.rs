@@ -1,0 +1,39 @@
+//! `POST /images/embeddings`: images in, vectors out.
+
+use crate::app::App;
+use crate::check::{self, Checked};
+use crate::deployments::Modality;
+use crate::error::ApiError;
+use crate::extract::Call;
+use crate::guard::Prompt;
+use crate::translate::embedding;
+use api_types::rest::{EmbeddingsResult, ImageEmbeddingsRequest};
+use axum::Json;
+use axum::extract::State;
+
+/// Embeds images.
+///
+/// # Errors
+/// As section 6.2 of the contract; a blocked image is 400.
+pub async fn handle(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<EmbeddingsResult>, ApiError> {
+    let most = app.config.limits.image_inputs;
+    let parsed = ImageEmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
+    let parsed = call.settle(parsed, |parsed| Ok(parsed.admit()))?;
+    let head = call.head;
+    let family = head.context.family;
+    let deployment =
+        head.select(&app, parsed.request.options.model.as_deref(), Modality::ImageEmbeddings)?;
+    let Checked { request, extra_json } = check::image_embeddings(parsed, &deployment, family)?;
+    let policy = deployment.policy.as_str();
+    let format = request.options.encoding_format;
+    let images = embedding::decode_images(&request)?;
+    let prompt = Prompt::images(&request, &images, policy);
+    let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
+    let (_found, response) =
+        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
+    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
+    Ok(Json(embedding::from_rpc(response, format, family)))
+}

@@ -1,0 +1,47 @@
+//! `GET /v1/models` and its twins: the deployments as OpenAI's clients list them.
+
+use crate::app::App;
+use crate::deployments::Deployment;
+use crate::error::ApiError;
+use crate::extract::Head;
+use api_types::rest::{Model, ModelList};
+use api_types::{ErrorCode, Fault};
+use axum::Json;
+use axum::extract::{Path, State};
+
+/// All deployments.
+pub async fn list(State(app): State<App>, _head: Head) -> Json<ModelList> {
+    let data = app.table().all().iter().map(|deployment| model(&app, deployment)).collect();
+    Json(ModelList { data, ..ModelList::default() })
+}
+
+/// One deployment.
+///
+/// # Errors
+/// 404 for an unknown name.
+pub async fn handle(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    head: Head,
+) -> Result<Json<Model>, ApiError> {
+    let table = app.table();
+    let Some(deployment) = table.get(&id) else {
+        // The code of this one answer differs from that of other unknown names on these routes (section 15).
+        return Err(Fault::new(
+            ErrorCode::UnknownModel,
+            format!("The model '{id}' does not exist"),
+        )
+        .into());
+    };
+    head.record.deployment(&deployment.name);
+    Ok(Json(model(&app, deployment)))
+}
+
+fn model(app: &App, deployment: &Deployment) -> Model {
+    Model {
+        id: deployment.name.clone(),
+        object: Default::default(),
+        created: app.began,
+        owned_by: deployment.publisher.clone(),
+    }
+}

@@ -1,0 +1,302 @@
+//! The endpoints that serve one model: weights, another attempt elsewhere, and a breaker for each.
+//!
+//! An attempt is only repeated before the first byte reached the caller, so no piece is ever sent twice. Endpoints take turns
+//! by weight, smoothly: 3 to 1 goes a a b a, not a a a b.
+
+use crate::breaker::{Breaker, Rule};
+use crate::client::{ApiKey, Client};
+use crate::error::UpstreamError;
+use crate::events::Events;
+use crate::options::Options;
+use bytes::Bytes;
+use serde_json::Value;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// The first pause before the same endpoint is tried again; it doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Where a model is served.
+#[derive(Debug, Clone)]
+pub struct PoolConfig {
+    /// At least one.
+    pub endpoints: Vec<EndpointConfig>,
+    /// The key of all of them.
+    pub api_key: Option<ApiKey>,
+    /// Patience and repetition.
+    pub options: Options,
+}
+
+/// One server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndpointConfig {
+    /// Up to and including `/v1`.
+    pub base_url: String,
+    /// Its share of the calls, at least 1.
+    pub weight: u32,
+}
+
+impl EndpointConfig {
+    /// One for each base URL; those without a weight have 1.
+    #[must_use]
+    pub fn list(base_urls: &[String], weights: &[u32]) -> Vec<Self> {
+        let weights = weights.iter().copied().chain(std::iter::repeat(1));
+        let one = |(base_url, weight): (&String, u32)| Self { base_url: base_url.clone(), weight };
+        base_urls.iter().zip(weights).map(one).collect()
+    }
+}
+
+/// What is asked for as a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Route {
+    /// `/chat/completions`
+    ChatCompletions,
+    /// `/completions`
+    Completions,
+}
+
+impl Route {
+    const fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat/completions",
+            Self::Completions => "completions",
+        }
+    }
+}
+
+/// The endpoints of one model.
+#[derive(Debug)]
+pub struct Pool {
+    endpoints: Vec<Endpoint>,
+    turns: Mutex<Vec<i64>>,
+    retries: u32,
+    rule: Rule,
+}
+
+#[derive(Debug)]
+struct Endpoint {
+    client: Arc<Client>,
+    weight: u32,
+    breaker: Mutex<Breaker>,
+}
+
+impl Pool {
+    /// Builds the clients; connects to nothing yet.
+    ///
+    /// # Errors
+    /// `Config` when there is no endpoint, or a base URL or a weight cannot work.
+    pub fn build(config: &PoolConfig) -> Result<Self, UpstreamError> {
+        let options = &config.options;
+        let mut endpoints = Vec::with_capacity(config.endpoints.len());
+        for EndpointConfig { base_url, weight } in &config.endpoints {
+            if *weight == 0 {
+                return Err(UpstreamError::Config("a weight must be at least 1".to_owned()));
+            }
+            let client = Client::build(base_url, config.api_key.as_ref(), options.timeouts())?;
+            endpoints.push(Endpoint {
+                client: Arc::new(client),
+                weight: *weight,
+                breaker: Mutex::default(),
+            });
+        }
+        if endpoints.is_empty() {
+            return Err(UpstreamError::Config("there must be at least one endpoint".to_owned()));
+        }
+        let rule = Rule {
+            failures: options.breaker_failures.max(1),
+            pause: Duration::from_millis(options.breaker_pause_ms),
+        };
+        let turns = Mutex::new(vec![0; endpoints.len()]);
+        Ok(Self { endpoints, turns, retries: options.retries, rule })
+    }
+
+    /// Asks for a stream; `body` must say `"stream": true`. The first event is there when this returns.
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub async fn stream(&self, route: Route, body: &Value) -> Result<Events, UpstreamError> {
+        let body = Bytes::from(body.to_string());
+        self.attempt(|client| {
+            let body = body.clone();
+            async move { client.stream(route.path(), body).await }
+        })
+        .await
+    }
+
+    /// `/embeddings`
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub async fn embeddings(&self, body: &Value) -> Result<Value, UpstreamError> {
+        let body = Bytes::from(body.to_string());
+        self.attempt(|client| {
+            let body = body.clone();
+            async move { client.post("embeddings", body).await }
+        })
+        .await
+    }
+
+    /// `/models`: what the server says it serves.
+    ///
+    /// # Errors
+    /// Of the last attempt.
+    pub async fn models(&self) -> Result<Value, UpstreamError> {
+        self.attempt(|client| async move { client.get("models").await }).await
+    }
+
+    // Not an `AsyncFn(&Client)`: its futures cannot be shown to be `Send` for every lifetime.
+    async fn attempt<T, F>(&self, call: impl Fn(Arc<Client>) -> F) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
+        let mut tried = vec![false; self.endpoints.len()];
+        let mut pause = FIRST_PAUSE;
+        let mut failure = None;
+        for _ in 0..=self.retries {
+            if failure.is_some() && !self.has_fresh(&tried) {
+                // Everyone had a turn: give them time, unequally so that callers do not come back as one.
+                tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                tried.fill(false);
+            }
+            let (index, endpoint) = match self.choose(&tried) {
+                Ok(chosen) => chosen,
+                Err(unhealthy) => return Err(failure.unwrap_or(unhealthy)),
+            };
+            tried[index] = true;
+            let result = call(Arc::clone(&endpoint.client)).await;
+            endpoint.record(&result, self.rule);
+            match result {
+                Err(error) if error.retryable() => failure = Some(error),
+                done @ (Ok(_) | Err(_)) => return done,
+            }
+        }
+        Err(failure.unwrap_or(UpstreamError::Unhealthy { retry_after: Duration::ZERO }))
+    }
+
+    /// Whether a healthy endpoint is left that this request has not tried.
+    fn has_fresh(&self, tried: &[bool]) -> bool {
+        !self.candidates(tried, Instant::now()).is_empty()
+    }
+
+    fn candidates(&self, tried: &[bool], now: Instant) -> Vec<usize> {
+        let healthy = |index: &usize| lock(&self.endpoints[*index].breaker).wait(now).is_none();
+        (0..self.endpoints.len()).filter(|index| !tried[*index]).filter(healthy).collect()
+    }
+
+    /// The healthy endpoint whose turn it is, of those not tried.
+    fn choose(&self, tried: &[bool]) -> Result<(usize, &Endpoint), UpstreamError> {
+        let now = Instant::now();
+        let Some((index, endpoint)) = self.take_turn(self.candidates(tried, now)) else {
+            let waits = self.endpoints.iter().filter_map(|e| lock(&e.breaker).wait(now));
+            return Err(UpstreamError::Unhealthy { retry_after: waits.min().unwrap_or_default() });
+        };
+        lock(&endpoint.breaker).begin(self.rule, now);
+        Ok((index, endpoint))
+    }
+
+    /// Smooth weighted turns: everyone earns its weight, the richest goes and pays for all.
+    fn take_turn(&self, candidates: Vec<usize>) -> Option<(usize, &Endpoint)> {
+        let mut turns = lock(&self.turns);
+        let mut total = 0;
+        for &index in &candidates {
+            let weight = i64::from(self.endpoints[index].weight);
+            turns[index] += weight;
+            total += weight;
+        }
+        // `rev`: of equals the first goes.
+        let chosen = candidates.into_iter().rev().max_by_key(|&index| turns[index])?;
+        turns[chosen] -= total;
+        Some((chosen, &self.endpoints[chosen]))
+    }
+}
+
+impl Endpoint {
+    fn record<T>(&self, result: &Result<T, UpstreamError>, rule: Rule) {
+        let mut breaker = lock(&self.breaker);
+        match result {
+            Err(error) if error.blames_endpoint() => breaker.failed(rule, Instant::now()),
+            Ok(_) | Err(_) => breaker.succeeded(),
+        }
+    }
+}
+
+/// What these locks guard is valid at every moment, so a panic elsewhere does not spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(weights: &[u32]) -> PoolConfig {
+        let base_urls = vec!["http://127.0.0.1:1/v1".to_owned(); weights.len()];
+        PoolConfig {
+            endpoints: EndpointConfig::list(&base_urls, weights),
+            api_key: None,
+            options: Options { breaker_failures: 1, ..Options::default() },
+        }
+    }
+
+    fn pool(weights: &[u32]) -> Pool {
+        Pool::build(&config(weights)).unwrap()
+    }
+
+    fn turns(pool: &Pool, many: usize) -> Vec<usize> {
+        (0..many).map(|_| pool.choose(&vec![false; pool.endpoints.len()]).unwrap().0).collect()
+    }
+
+    #[test]
+    fn endpoints_take_turns_by_weight() {
+        assert_eq!(turns(&pool(&[1, 1]), 4), [0, 1, 0, 1]);
+        assert_eq!(turns(&pool(&[3, 1]), 8), [0, 0, 1, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn a_request_tries_everyone_before_anyone_twice() {
+        let pool = pool(&[9, 1, 1]);
+        let mut tried = vec![false; 3];
+        let mut order = Vec::new();
+        for _ in 0..3 {
+            let (index, _) = pool.choose(&tried).unwrap();
+            tried[index] = true;
+            order.push(index);
+        }
+        order.sort_unstable();
+        assert_eq!(order, [0, 1, 2]);
+        assert!(!pool.has_fresh(&tried));
+    }
+
+    #[test]
+    fn a_broken_endpoint_is_passed_over_and_all_broken_fail_at_once() {
+        let pool = pool(&[1, 1]);
+        let broken = || Err::<(), _>(UpstreamError::broken("a", "died"));
+        pool.endpoints[0].record(&broken(), pool.rule);
+        assert_eq!(turns(&pool, 3), [1, 1, 1]);
+        pool.endpoints[1].record(&broken(), pool.rule);
+        let error = pool.choose(&[false, false]).unwrap_err();
+        assert!(matches!(error, UpstreamError::Unhealthy { .. }), "{error}");
+        pool.endpoints[0].record(&Ok(()), pool.rule);
+        assert_eq!(turns(&pool, 2), [0, 0]);
+    }
+
+    #[test]
+    fn a_pool_without_endpoints_or_weight_is_refused() {
+        assert!(Pool::build(&config(&[])).is_err());
+        assert!(Pool::build(&config(&[1, 0])).is_err());
+    }
+
+    #[test]
+    fn endpoints_without_weights_have_equal_shares() {
+        let base_urls = ["a".to_owned(), "b".to_owned()];
+        let shares = |weights: &[u32]| -> Vec<u32> {
+            EndpointConfig::list(&base_urls, weights).iter().map(|e| e.weight).collect()
+        };
+        assert_eq!(shares(&[]), [1, 1]);
+        assert_eq!(shares(&[3, 2]), [3, 2]);
+    }
+}

@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-BINARIES = ROOT / "target" / "release"
+BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
 KEY = "client-tests-key"
 READY_WITHIN = 60
 SERVICES = ("chat", "embedding", "content-safety", "edge")
@@ -101,7 +101,7 @@ def start_services():
     processes = {}
     for service in SERVICES:
         env = clean_env(**compose_environment(service, ports))
-        log = open(ROOT / "target" / f"clients-{service}.log", "w")
+        log = open(BINARIES / f"clients-{service}.log", "w")
         processes[service] = subprocess.Popen([BINARIES / service], env=env, cwd="/", stderr=log)
         processes[service].koine_env = env
     koine = Koine(f"http://127.0.0.1:{ports('8080')}", KEY, processes)

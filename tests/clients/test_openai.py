@@ -4,7 +4,10 @@ import openai
 import pytest
 
 CHAT = "smollm2-135m-instruct"
-FRANCE = [{"role": "user", "content": "What is the capital of France?"}]
+FRANCE = [
+    {"role": "system", "content": "Answer in one sentence."},
+    {"role": "user", "content": "What is the capital of France?"},
+]
 
 
 @pytest.fixture(params=["/v1", "/openai/v1", "azure"])

@@ -179,7 +179,8 @@ impl Scanner {
             return no_call;
         }
         let Some(length) = json_length(value) else {
-            return if last { no_call } else { Front::Undecided };
+            // What a grammar forces is never text: `finish` makes of it what it can.
+            return if last && !self.expected.forced { no_call } else { Front::Undecided };
         };
         let Some(calls) = calls_in(&value[..length], &self.expected.names) else { return no_call };
         let rest = value[length..].trim_start();

@@ -114,7 +114,9 @@ def pyrit_scored(wheels):
             score = sum(scores) / len(scores)
             test = int(hashlib.sha256(r["objective"].encode()).hexdigest(), 16) % 10 < 3
             targets = {category: score} if score > 0 else harmless()
-            rows.append(Row(r["assistant_response"], "pyrit", "test" if test else "train", 0.5, targets, 0.0, category))
+            # That an answer is harmless (a refusal, mostly) is sure; how harmful one is, people do not agree on.
+            weight = 0.5 if score > 0 else 4.0
+            rows.append(Row(r["assistant_response"], "pyrit", "test" if test else "train", weight, targets, 0.0, category))
     return rows
 
 

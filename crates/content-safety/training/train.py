@@ -25,7 +25,7 @@ from sources import CATEGORIES
 from views import views
 
 VERSION = "2026-11-22"
-# Joined lines, half of them with one harmful line.
+# Joined lines, a quarter of them with one harmful line.
 MIXTURES = 5000
 # How much a source counts: authored lines are few and right, packaged ones many and coarse.
 HARM_WEIGHTS = {"authored": 4.0, "mixture": 0.7, "pyrit": 0.15, "neuralchemy": 0.1, "s-labs": 0.1, "scikit-learn": 0.1, "advbench": 0.15,
@@ -41,7 +41,7 @@ FOLDS = 5
 LOOK_ALIKES_BLOCKED = 0.08
 MEDIUM = (0.25, 0.6)
 # Of harmless texts, what may count as an attack out of fold: of all, and of those that look like one.
-HARMLESS_ATTACKS = 0.015
+HARMLESS_ATTACKS = 0.03
 ALIKE_ATTACKS = 0.05
 # Where the severities 1 to 7 begin, on the logit axis, from where severity 4 begins: it is found, the others are spaced.
 SPACING = [-1.75, -1.25, -0.6, 0.0, 0.6, 1.2, 2.4]
@@ -77,17 +77,23 @@ def fold_of(row):
 
 
 def mixtures(rows):
-    """Authored lines joined to longer texts: what is in one sentence counts for all, whatever surrounds it."""
+    """Lines joined to longer texts: a harmful sentence counts for all of a short text, and many harmless ones stay harmless."""
     rng = np.random.default_rng(11)
     mixed = []
     for fold in range(FOLDS):
-        lines = [r for r in rows if r.severity is not None and fold_of(r) == fold]
+        here = [r for r in rows if fold_of(r) == fold]
+        lines = [r for r in here if r.severity is not None]
         chance = weights(lines, {"authored": 1.0}).astype(np.float64)
         bad = np.array([r.severity >= 4 for r in lines])
+        everyday = [r for r in here if r.source in ("s-labs", "neuralchemy") and r.attack == 0 and r.targets and len(r.text) < 200]
         pick = lambda which, n: [lines[i] for i in rng.choice(len(lines), n, p=chance * which / (chance * which).sum())]
         for n in range(MIXTURES // FOLDS):
-            # Every second mixture has one harmful line, the others none.
-            picked = pick(~bad, rng.integers(1, 6)) + (pick(bad, 1) if n % 2 else pick(~bad, 1))
+            if n % 2:
+                picked = [everyday[i] for i in rng.choice(len(everyday), rng.integers(2, 12), replace=False)]
+            else:
+                picked = pick(~bad, rng.integers(1, 4))
+            # Every fourth mixture is short and has one harmful line.
+            picked = picked[:3] + pick(bad, 1) if n % 8 < 2 else picked + pick(~bad, 1)
             rng.shuffle(picked)
             worst = {c: max(r.targets[c] for r in picked) for c in CATEGORIES}
             text = " ".join(r.text for r in picked)
@@ -106,7 +112,8 @@ def harm_data(rows):
         for j, category in enumerate(CATEGORIES):
             if category in row.targets:
                 y[i, j], mask[i, j] = row.targets[category], 1
-    return y, mask * np.where(y >= 0.5, HARM_POSITIVE, 1.0)
+    single = np.array([[r.source != "mixture"] for r in rows])
+    return y, mask * np.where((y >= 0.5) & single, HARM_POSITIVE, 1.0)
 
 
 def out_of_fold(make, x, y, mask, w, rows):

@@ -9,6 +9,7 @@ use api_types::rest::ContentFilterResults;
 use api_types::rest::chat_completions::{FinishReason, TokenLogprob};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
+use std::collections::BTreeSet;
 use tokio::time::Instant;
 
 /// Pieces as they are generated; dropping it ends the generation.
@@ -113,6 +114,32 @@ impl Screened {
     }
 }
 
+/// Whether every choice that began has ended: a stream that stops before has broken off, however quietly.
+#[derive(Debug, Clone, Default)]
+pub struct Endings {
+    open: BTreeSet<u32>,
+    ended: bool,
+}
+
+impl Endings {
+    /// Takes note of a piece.
+    pub fn see(&mut self, piece: &Piece) {
+        let Some((choice, _)) = piece.visible() else { return };
+        if matches!(piece, Piece::Finished { .. }) {
+            self.open.remove(&choice);
+            self.ended = true;
+        } else {
+            self.open.insert(choice);
+        }
+    }
+
+    /// Whether at least one choice has ended and none is open.
+    #[must_use]
+    pub fn complete(&self) -> bool {
+        self.ended && self.open.is_empty()
+    }
+}
+
 /// The same pieces until `deadline`; then a 504 in their place.
 pub fn until(
     deadline: Instant,
@@ -138,4 +165,25 @@ pub fn until(
         }
     }
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reply_is_complete_when_every_choice_that_began_has_ended() {
+        let text = |choice| Piece::Text(Text { choice, text: "x".into(), logprobs: Vec::new() });
+        let end = |choice| Piece::Finished { choice, reason: FinishReason::Stop };
+        let complete = |pieces: &[Piece]| {
+            let mut endings = Endings::default();
+            pieces.iter().for_each(|p| endings.see(p));
+            endings.complete()
+        };
+        assert!(!complete(&[]));
+        assert!(!complete(&[text(0)]));
+        assert!(!complete(&[text(0), text(1), end(0)]));
+        assert!(complete(&[text(0), text(1), end(1), end(0)]));
+        assert!(complete(&[end(0)]));
+    }
 }

@@ -1,8 +1,8 @@
 //! Texts or images in, vectors out.
 //!
 //! A service of its own because embedding scales otherwise than chat: many small calls, no state, batches across callers.
-//! Reading order: the gRPC door (`service`), the seam (`embedder`), a model of ours behind it (`local`) or a server elsewhere (`remote`), and what a local model
-//! does with texts, images and rows.
+//! Reading order: the gRPC door (`service`), the seam (`embedder`), a model of ours behind it (`local`) or a server elsewhere
+//! (`remote`), and what a local model does with texts, images and rows.
 
 pub mod config;
 pub mod embedder;

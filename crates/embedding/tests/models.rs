@@ -24,15 +24,20 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// The library that the model store has fetched.
-fn library() -> Option<PathBuf> {
-    let folder = std::fs::read_dir(repository().join("models/onnxruntime")).ok();
-    let files = folder.into_iter().flatten().flatten().map(|entry| entry.path());
-    files.into_iter().find(|path| path.to_string_lossy().contains("libonnxruntime"))
+/// The models that have been fetched already.
+fn fetched() -> StoreConfig {
+    StoreConfig { dir: repository().join("models"), offline: true, ..StoreConfig::default() }
 }
 
-fn config(serve: &[&str], models: StoreConfig) -> Option<Config> {
-    let Some(library) = library() else {
+/// The library that the model store has fetched.
+async fn library() -> Option<PathBuf> {
+    let store = Store::open(fetched()).unwrap();
+    let runtime = store.ensure("onnxruntime", &Silent).await.ok()?;
+    Some(runtime.file("library").unwrap())
+}
+
+async fn config(serve: &[&str], models: StoreConfig) -> Option<Config> {
+    let Some(library) = library().await else {
         eprintln!("skipped: no ONNX Runtime in models/onnxruntime");
         return None;
     };
@@ -52,15 +57,14 @@ async fn embedders(config: &Config) -> anyhow::Result<Embedders> {
 async fn tiny(dir: &Path, serve: &[&str]) -> Option<Embedders> {
     let catalog = repository().join("tests/models/catalog.toml").display().to_string();
     let config =
-        config(serve, StoreConfig { dir: dir.to_owned(), catalog, ..StoreConfig::default() })?;
+        config(serve, StoreConfig { dir: dir.to_owned(), catalog, ..StoreConfig::default() })
+            .await?;
     Some(embedders(&config).await.unwrap())
 }
 
 /// The models of `serve` where they are installed already.
 async fn installed(serve: &[&str]) -> Option<Embedders> {
-    let models =
-        StoreConfig { dir: repository().join("models"), offline: true, ..StoreConfig::default() };
-    let config = config(serve, models)?;
+    let config = config(serve, fetched()).await?;
     let store = Store::open(config.models.clone()).unwrap();
     if let Some(missing) = serve.iter().find(|name| !store.installed(name)) {
         eprintln!("skipped: {missing} is not in models/");
@@ -167,9 +171,9 @@ async fn a_model_that_is_unknown_or_named_twice_stops_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let catalog = repository().join("tests/models/catalog.toml").display().to_string();
     let models = StoreConfig { dir: dir.path().to_owned(), catalog, ..StoreConfig::default() };
-    let Some(twice) = config(&["tiny-clip", "tiny-clip"], models.clone()) else { return };
+    let Some(twice) = config(&["tiny-clip", "tiny-clip"], models.clone()).await else { return };
     assert!(embedders(&twice).await.unwrap_err().to_string().contains("`tiny-clip` twice"));
-    let Some(unknown) = config(&["tiny-glip"], models) else { return };
+    let Some(unknown) = config(&["tiny-glip"], models).await else { return };
     assert!(embedders(&unknown).await.unwrap_err().to_string().contains("`tiny-glip`"));
 }
 

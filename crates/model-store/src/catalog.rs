@@ -21,8 +21,10 @@ use crate::error::StoreError;
 /// The built-in catalog: data and documentation in one file.
 pub const BUILT_IN: &str = include_str!("../catalog.toml");
 /// Chat templates that the built-in catalog names with `chat_template_file`.
-const TEMPLATES: [(&str, &str); 1] =
-    [("data/qwen2.5-tools.jinja", include_str!("../data/qwen2.5-tools.jinja"))];
+const TEMPLATES: [(&str, &str); 2] = [
+    ("data/chatml.jinja", include_str!("../data/chatml.jinja")),
+    ("data/qwen2.5-tools.jinja", include_str!("../data/qwen2.5-tools.jinja")),
+];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -25,10 +25,11 @@ fn tiny(file: &str) -> PathBuf {
 /// The library that the model store has fetched.
 fn runtime() -> Option<Runtime> {
     let folder = std::fs::read_dir(repository().join("models/onnxruntime")).ok();
-    let library = folder.into_iter().flatten().flatten().map(|entry| entry.path());
-    let library =
-        library.into_iter().find(|path| path.to_string_lossy().contains("libonnxruntime"));
-    let Some(library) = library else {
+    let files = folder.into_iter().flatten().flatten().map(|entry| entry.path());
+    // The store keeps a note of its own beside each file.
+    let is_library =
+        |path: &PathBuf| path.extension().is_none_or(|e| e != "verified" && e != "part");
+    let Some(library) = files.into_iter().find(is_library) else {
         eprintln!("skipped: no ONNX Runtime in models/onnxruntime");
         return None;
     };

@@ -91,7 +91,7 @@ fn banner(address: SocketAddr, key: Option<Secret>, edge: &edge::Config, models:
         // Writing to a String cannot fail.
         let _written = writeln!(text_out, "{label:<18}{value}");
     }
-    let body = r#"{"messages":[{"role":"user","content":"What is the capital of France?"}]}"#;
+    let body = r#"{"messages":[{"role":"system","content":"Answer in one sentence."},{"role":"user","content":"What is the capital of France?"}],"max_tokens":40}"#;
     let _written = write!(
         text_out,
         "\ncurl -s 'http://{address}/chat/completions?api-version={API_VERSION}' -H 'api-key: {key}' \

@@ -116,7 +116,7 @@ impl State {
     ) {
         match &mut self.splitter {
             Some(splitter) => {
-                out.extend(splitter.push(&text).into_iter().map(|t| thought(choice, t)))
+                out.extend(splitter.push(&text).into_iter().map(|t| thought(choice, t)));
             }
             None if text.is_empty() && logprobs.is_empty() => {}
             None => out.push_back(Piece::Text { choice, text, logprobs }),

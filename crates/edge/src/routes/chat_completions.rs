@@ -6,7 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
-use crate::pieces::{Piece, ScreenedStream};
+use crate::pieces::{Endings, ScreenedStream};
 use crate::sse;
 use crate::translate::chat_reply::{Collected, Updates, ended_early};
 use crate::translate::{Answer, chat};
@@ -56,15 +56,15 @@ fn updates(
     mut pieces: ScreenedStream,
 ) -> impl Stream<Item = Result<ChatCompletionsUpdate, Fault>> + Send {
     async_stream::try_stream! {
-        let mut complete = false;
+        let mut endings = Endings::default();
         while let Some(screened) = pieces.next().await {
             let screened = screened?;
-            complete |= matches!(screened.piece, Piece::Finished { .. });
+            endings.see(&screened.piece);
             for update in updates.push(screened) {
                 yield update;
             }
         }
-        if !complete {
+        if !endings.complete() {
             Err(ended_early())?;
         }
         for update in updates.finish() {

@@ -6,7 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
-use crate::pieces::{Piece, ScreenedStream};
+use crate::pieces::{Endings, ScreenedStream};
 use crate::sse;
 use crate::translate::Answer;
 use crate::translate::chat_reply::{Collected, ended_early};
@@ -62,15 +62,15 @@ fn chunks(
     mut pieces: ScreenedStream,
 ) -> impl Stream<Item = Result<Completions, Fault>> + Send {
     async_stream::try_stream! {
-        let mut complete = false;
+        let mut endings = Endings::default();
         while let Some(screened) = pieces.next().await {
             let screened = screened?;
-            complete |= matches!(screened.piece, Piece::Finished { .. });
+            endings.see(&screened.piece);
             for chunk in chunks.push(screened) {
                 yield chunk;
             }
         }
-        if !complete {
+        if !endings.complete() {
             Err(ended_early())?;
         }
         for chunk in chunks.finish() {

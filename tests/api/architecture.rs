@@ -31,8 +31,8 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("reqwest", &["upstream/", "model-store/", "edge/src/auth"]),
     ("api_types::rest", &["edge/"]),
     ("tokio::spawn", &["chassis/src/tasks.rs"]),
-    ("std::env::", &["chassis/src/config.rs", "api-types/build.rs"]),
-    ("anyhow", &["chassis/", "standalone/", "src/main.rs", "src/lib.rs"]),
+    ("std::env::var", &["chassis/src/config.rs", "api-types/build.rs"]),
+    ("anyhow", &["chassis/", "standalone/", "src/main.rs", "src/lib.rs", "src/load.rs", "src/service.rs"]),
 ];
 
 /// Words that must not stand in a source at all, and why.
@@ -71,6 +71,8 @@ fn crate_sources() -> Vec<(String, String, String)> {
         let shipped = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default().to_owned();
         (path.strip_prefix(&base).unwrap().display().to_string(), text, shipped)
     };
+    // Integration tests of a crate may name what they test with.
+    found.retain(|path| !path.components().any(|part| part.as_os_str() == "tests"));
     found.into_iter().map(read).collect()
 }
 

@@ -32,7 +32,9 @@ const OPTIONS: [(&str, &str); 6] = [
     ("CONTENT_SAFETY__BLOCKLISTS", "[{name='kitchen',items=[{id='tomato',text='tomatoes'}]}]"),
     (
         "CONTENT_SAFETY__POLICIES__KITCHEN",
-        "{prompt={},completion={},jailbreak='off',indirect_attack='off',blocklists=[{name='kitchen',mode='block'}]}",
+        "{prompt={hate='off',self_harm='off',sexual='off',violence='off'},\
+          completion={hate='off',self_harm='off',sexual='off',violence='off'},\
+          jailbreak='off',indirect_attack='off',blocklists=[{name='kitchen',mode='block'}]}",
     ),
 ];
 

@@ -59,8 +59,8 @@ pub enum ChatError {
         /// When to try again.
         after: Duration,
     },
-    /// The receiver did not take its answer in time.
-    #[error("the answer was not read in time")]
+    /// The answer ended before its time.
+    #[error("the answer was cut off: it was not read in time, or the engine has ended")]
     Abandoned,
     /// The engine ends because the service stops.
     #[error("the service is stopping")]

@@ -24,7 +24,7 @@ from heads import Head
 from sources import CATEGORIES
 from views import views
 
-VERSION = "2026-11-22"
+VERSION = "1"
 # Joined lines, a quarter of them with one harmful line.
 MIXTURES = 5000
 # How much a source counts: authored lines are few and right, packaged ones many and coarse.
@@ -42,7 +42,7 @@ LOOK_ALIKES_BLOCKED = 0.08
 MEDIUM = (0.25, 0.6)
 # Of harmless texts, what may count as an attack out of fold: of all, and of those that look like one.
 HARMLESS_ATTACKS = 0.03
-ALIKE_ATTACKS = 0.05
+ALIKE_ATTACKS = 0.07
 # Where the severities 1 to 7 begin, on the logit axis, from where severity 4 begins: it is found, the others are spaced.
 SPACING = [-1.75, -1.25, -0.6, 0.0, 0.6, 1.2, 2.4]
 # Open-nsfw's score for sexual content: its authors call less than 0.2 safe and more than 0.8 unsafe.

@@ -10,9 +10,10 @@ use crate::config::RemoteConfig;
 use crate::embedder::{EmbedRequest, Embedded, Embedder, Inputs, ModelInfo, Purpose, TextInput};
 use crate::error::EmbeddingError;
 use anyhow::Context as _;
-use api_types::rest::data_url::decode_base64;
 use api_types::{ErrorCode, Fault};
 use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use chassis::config::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -195,7 +196,9 @@ fn floats(vector: Vector) -> Result<Vec<f32>, String> {
     match vector {
         Vector::Floats(numbers) => Ok(numbers),
         Vector::Base64(text) => {
-            let bytes = decode_base64(&text, "embedding").map_err(|fault| fault.message)?;
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|cause| format!("a vector is not base64: {cause}"))?;
             let (numbers, rest) = bytes.as_chunks();
             if !rest.is_empty() {
                 return Err("a vector has a cut number".to_owned());

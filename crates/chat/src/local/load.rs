@@ -98,7 +98,7 @@ fn spawn_engine(
             Ok(context) => context,
             Err(reason) => return drop(tell.send(Err(reason))),
         };
-        let settings = settings(&options, &model, limit.min(context.n_ctx()));
+        let settings = settings(&options, &model, &context, limit);
         let found = Found { model: Arc::clone(&model), limit: settings.limit };
         if tell.send(Ok(found)).is_ok() {
             Engine::new(&model, context, settings, shared, inbox).run();
@@ -160,14 +160,15 @@ fn open_context<'m>(model: &'m LlamaModel, engine: &EngineConfig, limit: u32) ->
     })
 }
 
-fn settings(options: &LocalOptions, model: &LlamaModel, limit: u32) -> Settings {
+fn settings(options: &LocalOptions, model: &LlamaModel, context: &LlamaContext<'_>, limit: u32) -> Settings {
     let engine = &options.engine;
     let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Settings {
         name: options.name.clone(),
-        limit,
+        limit: limit.min(context.n_ctx()),
         parallel: engine.parallel,
-        batch: size(engine.batch_tokens),
+        // A small context takes smaller batches than configured, and llama.cpp aborts on larger ones.
+        batch: size(engine.batch_tokens.min(context.n_batch())),
         prefill: size(engine.prefill_tokens),
         queue_timeout: Duration::from_millis(engine.queue_timeout_ms),
         reader_timeout: Duration::from_millis(engine.reader_timeout_ms),

@@ -17,8 +17,8 @@ use llama_cpp_2::token::LlamaToken;
 use serde_json::json;
 use std::sync::Arc;
 
-/// Most sequences of one request: as many choices as the API allows for one prompt, for four prompts.
-const MOST_SEQUENCES: usize = 512;
+/// Most sequences of one request: as many choices as the API allows.
+const MOST_SEQUENCES: usize = 128;
 /// Most alternatives per token; the API's limit.
 const MOST_ALTERNATIVES: u32 = 20;
 

@@ -5,7 +5,6 @@ mod chat;
 mod content_filter;
 mod fakes;
 mod other_routes;
-mod speed;
 mod wire;
 
 use super::*;

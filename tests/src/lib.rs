@@ -20,10 +20,12 @@ pub const KEY: &str = "golden-key";
 /// How long running requests may go on when the stack stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// The options of the stack: small limits, and a deployment under each kind of policy.
-const OPTIONS: [(&str, &str); 6] = [
+const OPTIONS: [(&str, &str); 8] = [
     ("EDGE__AUTH__KEYS", "[\"golden-key\"]"),
     ("EDGE__LIMITS__BODY_BYTES", "65536"),
     ("EDGE__DISCOVERY__RETRY_MS", "10"),
+    ("EDGE__DEFAULTS__CHAT", "talk"),
+    ("EDGE__DEFAULTS__COMPLETIONS", "talk"),
     (
         "EDGE__DEPLOYMENTS",
         "[{name='strict-talk',service='chat',model='talk',policy='kitchen'},\

@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may depend on.
 const ARROWS: [(&str, &[&str]); 10] = [
-    ("standalone", &["api-types", "edge", "chat", "embedding", "content-safety", "chassis", "model-store"]),
+    (
+        "standalone",
+        &["api-types", "edge", "chat", "embedding", "content-safety", "chassis", "model-store"],
+    ),
     ("edge", &["api-types", "chassis"]),
     ("chat", &["api-types", "chassis", "model-store", "upstream"]),
     ("embedding", &["api-types", "chassis", "model-store", "onnx", "upstream"]),
@@ -32,7 +35,10 @@ const HOMES: [(&str, &[&str]); 10] = [
     ("api_types::rest", &["edge/"]),
     ("tokio::spawn", &["chassis/src/tasks.rs"]),
     ("std::env::var", &["chassis/src/config.rs", "api-types/build.rs"]),
-    ("anyhow", &["chassis/", "standalone/", "src/main.rs", "src/lib.rs", "src/load.rs", "src/service.rs"]),
+    (
+        "anyhow",
+        &["chassis/", "standalone/", "src/main.rs", "src/lib.rs", "src/load.rs", "src/service.rs"],
+    ),
 ];
 
 /// Words that must not stand in a source at all, and why.
@@ -82,8 +88,12 @@ fn architecture_arrows_between_crates_are_one_way() {
     let ours: BTreeSet<&str> = metadata.packages.iter().map(|p| p.name.as_str()).collect();
     let mut wrong = Vec::new();
     for package in metadata.packages.iter().filter(|p| p.name.as_str() != "e2e") {
-        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name.as_str()) else {
-            wrong.push(format!("{} is new: argue for it in ARCHITECTURE.md and name its arrows here", package.name));
+        let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == package.name.as_str())
+        else {
+            wrong.push(format!(
+                "{} is new: argue for it in ARCHITECTURE.md and name its arrows here",
+                package.name
+            ));
             continue;
         };
         for dependency in package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal) {
@@ -113,9 +123,8 @@ fn architecture_names_stand_only_in_their_homes() {
 
 /// Whether `line` holds `name` as a path of its own (`ort::` but not `sort::`).
 fn names(line: &str, name: &str) -> bool {
-    line.match_indices(name).any(|(at, _)| {
-        !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_')
-    })
+    line.match_indices(name)
+        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
 }
 
 #[test]

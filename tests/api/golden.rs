@@ -46,7 +46,9 @@ fn yes() -> bool {
 impl Request {
     fn bytes(&self) -> Vec<u8> {
         if let Some(n) = self.fill {
-            return json!({"messages": [{"role": "user", "content": "x".repeat(n)}]}).to_string().into_bytes();
+            return json!({"messages": [{"role": "user", "content": "x".repeat(n)}]})
+                .to_string()
+                .into_bytes();
         }
         if let Some(n) = self.deep {
             return format!("{{\"messages\":{}1{}}}", "[".repeat(n), "]".repeat(n)).into_bytes();
@@ -99,7 +101,9 @@ fn normalise(value: &mut Value) {
             for (key, value) in map {
                 match (key.as_str(), &value) {
                     ("id", Value::String(id)) if id.len() >= 24 => *value = json!("<id>"),
-                    ("created", Value::Number(n)) if n.as_u64().is_some_and(|n| n > 1_600_000_000) => {
+                    ("created", Value::Number(n))
+                        if n.as_u64().is_some_and(|n| n > 1_600_000_000) =>
+                    {
                         *value = json!("<seconds>");
                     }
                     _ => normalise(value),
@@ -161,13 +165,16 @@ async fn answer(mut response: reqwest::Response) -> (&'static str, String) {
 async fn every_golden_request_gets_exactly_its_golden_answer() {
     let stack = TestStack::start().await;
     let update = chassis::config::Sources::from_process(None)
-        .env.iter().any(|(name, _)| name == "UPDATE_GOLDEN");
+        .env
+        .iter()
+        .any(|(name, _)| name == "UPDATE_GOLDEN");
     let cases = cases();
     assert!(cases.len() >= 100, "only {} cases were found", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
         let text = fs::read_to_string(case.join("request.json")).unwrap();
-        let request: Request = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+        let request: Request =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
         let (file, got) = answer(request.send(&stack).await).await;
         let file = case.join(file);
         if update {

@@ -40,7 +40,8 @@ async fn a_client_that_leaves_in_mid_stream_frees_its_slot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_before_the_answer_frees_its_slot() {
     let stack = TestStack::start().await;
-    let asked = tokio::time::timeout(Duration::from_millis(500), ask(&stack, "/hang", false).send()).await;
+    let asked =
+        tokio::time::timeout(Duration::from_millis(500), ask(&stack, "/hang", false).send()).await;
     assert!(asked.is_err(), "a whole answer of a stream that hangs cannot come");
     until(|| stack.parrot.running() == 0).await;
     stack.stop().await;

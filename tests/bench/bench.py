@@ -31,7 +31,7 @@ def start():
         EDGE__AUTH__KEYS=json.dumps([KEY]),
     )
     server = subprocess.Popen(
-        [ROOT / "target/release/koine", "up"], env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/koine", "up"], env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     for line in server.stdout:
         found = re.match(r"Endpoint\s+http://([\d.]+):(\d+)", line)

@@ -6,10 +6,12 @@
 use async_trait::async_trait;
 use chat::ChatError;
 use chat::backend::{
-    Backend, CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream, Prompt,
-    TokenLogprob, Usage,
+    Backend, CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream,
+    Prompt, TokenLogprob, Usage,
 };
-use content_safety::{Attack, Category, Grade, Grades, Judge, Picture, SafetyError, Severity, TextFinding};
+use content_safety::{
+    Attack, Category, Grade, Grades, Judge, Picture, SafetyError, Severity, TextFinding,
+};
 use embedding::embedder::{EmbedRequest, Embedded, Embedder, Inputs, TextInput};
 use embedding::{EmbeddingError, embedder};
 use futures::{StreamExt as _, stream};
@@ -101,7 +103,11 @@ impl Backend for Parrot {
         }
         let generated = u32::try_from(pieces.len() - request.prompts.len()).unwrap_or(0);
         let prompt_tokens = u32::try_from(request.prompts.len()).unwrap_or(0);
-        pieces.push(Ok(Piece::Usage(Usage { prompt_tokens, completion_tokens: generated, ..Usage::default() })));
+        pieces.push(Ok(Piece::Usage(Usage {
+            prompt_tokens,
+            completion_tokens: generated,
+            ..Usage::default()
+        })));
         Ok(self.play(pieces))
     }
 }
@@ -110,7 +116,8 @@ impl Parrot {
     /// The pieces as a stream; after `/hang` it never ends by itself.
     fn play(&self, pieces: Vec<Result<Piece, ChatError>>) -> PieceStream {
         let alive = Alive::new(&self.running);
-        let hangs = pieces.iter().any(|p| matches!(p, Ok(Piece::Text { text, .. }) if text == "/hang"));
+        let hangs =
+            pieces.iter().any(|p| matches!(p, Ok(Piece::Text { text, .. }) if text == "/hang"));
         let played = stream::iter(pieces).take_while(move |p| {
             std::future::ready(!(hangs && matches!(p, Ok(Piece::Finished { .. }))))
         });
@@ -122,13 +129,18 @@ impl Parrot {
     }
 }
 
-fn script(said: &str, request: &GenerateRequest) -> Result<Vec<Result<Piece, ChatError>>, ChatError> {
+fn script(
+    said: &str,
+    request: &GenerateRequest,
+) -> Result<Vec<Result<Piece, ChatError>>, ChatError> {
     let mut pieces = Vec::new();
     let mut reason = FinishReason::Stop;
     match said {
         "/fail" => return Err(ChatError::Engine("the fake fails".into())),
         "/long" => {
-            let message = "the prompt has 99 tokens; the model `talk` takes 64 tokens of prompt and answer".into();
+            let message =
+                "the prompt has 99 tokens; the model `talk` takes 64 tokens of prompt and answer"
+                    .into();
             return Err(ChatError::ContextLength { message, target: "messages" });
         }
         "/die" => {
@@ -145,10 +157,16 @@ fn script(said: &str, request: &GenerateRequest) -> Result<Vec<Result<Piece, Cha
         }
         "/emoji" => pieces = words(0, "a 🦀 and a 👩‍🚀", None),
         "/bad" => pieces = words(0, "This is fine. Now VIOLENCE6 comes. Then the end.", None),
-        "/extra" => pieces = words(0, &format!("extra: {}", serde_json::json!(request.extra)), None),
+        "/extra" => {
+            pieces = words(0, &format!("extra: {}", serde_json::json!(request.extra)), None)
+        }
         _ => {
             for choice in 0..request.sampling.n.max(1) {
-                let text = if said.starts_with('/') { said.to_owned() } else { format!("You said: {said}") };
+                let text = if said.starts_with('/') {
+                    said.to_owned()
+                } else {
+                    format!("You said: {said}")
+                };
                 pieces.extend(words(choice, &text, request.sampling.top_logprobs));
                 if choice + 1 < request.sampling.n {
                     pieces.push(Ok(Piece::Finished { choice, reason }));
@@ -167,7 +185,10 @@ fn words(choice: u32, text: &str, logprobs: Option<u32>) -> Vec<Result<Piece, Ch
             token: word.to_owned(),
             logprob: -0.5,
             bytes: word.as_bytes().to_vec(),
-            alternatives: vec![("other".to_owned(), -1.5, b"other".to_vec()); logprobs.unwrap_or(0) as usize],
+            alternatives: vec![
+                ("other".to_owned(), -1.5, b"other".to_vec());
+                logprobs.unwrap_or(0) as usize
+            ],
         };
         let logprobs = logprobs.map(|_| token).into_iter().collect();
         Ok(Piece::Text { choice, text: word.to_owned(), logprobs })
@@ -185,7 +206,11 @@ fn tool_call(name: &str) -> Vec<Result<Piece, ChatError>> {
             arguments: arguments.to_owned(),
         })
     };
-    vec![step(Some("call_1"), Some(name), ""), step(None, None, "{\"city\":"), step(None, None, "\"Oslo\"}")]
+    vec![
+        step(Some("call_1"), Some(name), ""),
+        step(None, None, "{\"city\":"),
+        step(None, None, "\"Oslo\"}"),
+    ]
 }
 
 /// Makes vectors of bytes: `vectors` of texts, `pictures` of images.
@@ -241,7 +266,9 @@ fn text_bytes(text: TextInput) -> Vec<u8> {
 /// Values in -1..1 that are exact in binary, so that the goldens hold no rounding.
 fn vector(bytes: &[u8], length: usize) -> Vec<f32> {
     let at = |i: usize| bytes.get(i % bytes.len().max(1)).copied().unwrap_or(0);
-    (0..length).map(|i| (f32::from(at(i)) - 110.0 + f32::from(u8::try_from(i).unwrap_or(0))) / 128.0).collect()
+    (0..length)
+        .map(|i| (f32::from(at(i)) - 110.0 + f32::from(u8::try_from(i).unwrap_or(0))) / 128.0)
+        .collect()
 }
 
 /// Finds harm where a text names it with its severity (`VIOLENCE6`), and an attack where it says `JAILBREAK`.
@@ -268,8 +295,12 @@ fn finding(text: &str) -> TextFinding {
     for category in Category::ALL {
         let word = category.as_str().to_uppercase();
         let digit = text.find(&word).and_then(|at| text[at + word.len()..].chars().next());
-        let severity = digit.and_then(|c| c.to_digit(10)).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
-        grades = grades.with(category, Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 });
+        let severity =
+            digit.and_then(|c| c.to_digit(10)).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
+        grades = grades.with(
+            category,
+            Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 },
+        );
     }
     let detected = text.contains("JAILBREAK");
     TextFinding { grades, attack: Attack { detected, score: f32::from(u8::from(detected)) } }

@@ -61,7 +61,8 @@ impl TestStack {
 
     /// The same with more options, by their environment names.
     pub async fn start_with(more: &[(&str, &str)]) -> Self {
-        let env = OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let env =
+            OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings = Settings::load(&Sources { file: None, env }).unwrap();
         let parrot = Parrot::default();
         let mut embedders = Embedders::new();

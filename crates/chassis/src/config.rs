@@ -180,14 +180,20 @@ impl Args {
 ///
 /// # Errors
 /// All problems at once, each naming the option and what was expected.
-pub fn load<C: Configured>(section: &str, defaults: &str, sources: &Sources) -> Result<C, Problems> {
+pub fn load<C: Configured>(
+    section: &str,
+    defaults: &str,
+    sources: &Sources,
+) -> Result<C, Problems> {
     let mut problems = Problems::of(section);
     let base = table(defaults, "the embedded defaults", &mut problems).remove(section);
     let base = base.unwrap_or_else(|| Value::Table(Table::new()));
     let mut merged = base.clone();
     if let Some(file) = &sources.file {
         match std::fs::read_to_string(file) {
-            Ok(text) => merge_file(section, &text, &file.display().to_string(), &mut merged, &mut problems),
+            Ok(text) => {
+                merge_file(section, &text, &file.display().to_string(), &mut merged, &mut problems)
+            }
             Err(error) => problems.list.push(format!("cannot read {}: {error}", file.display())),
         }
     }
@@ -250,7 +256,9 @@ fn merge_env(section: &str, env: &[(String, String)], merged: &mut Value, proble
 
 /// Sets the value at `path`: text where text is the default, else a TOML value (`3`, `true`, `["a"]`), else text.
 fn set(value: &mut Value, path: &[String], text: &str) -> bool {
-    let (Value::Table(table), Some((first, rest))) = (value, path.split_first()) else { return false };
+    let (Value::Table(table), Some((first, rest))) = (value, path.split_first()) else {
+        return false;
+    };
     if !rest.is_empty() {
         let next = table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new()));
         return set(next, rest, text);
@@ -369,7 +377,11 @@ mod tests {
     "#;
 
     fn load_with(file: &str, env: &[(&str, &str)]) -> Result<Sample, Problems> {
-        let dir = std::env::temp_dir().join(format!("koine-config-{}-{}", std::process::id(), file.len()));
+        let dir = std::env::temp_dir().join(format!(
+            "koine-config-{}-{}",
+            std::process::id(),
+            file.len()
+        ));
         std::fs::write(&dir, file).unwrap();
         let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         load("edge", DEFAULTS, &Sources { file: Some(dir), env })
@@ -377,8 +389,10 @@ mod tests {
 
     #[test]
     fn environment_beats_file_beats_defaults() {
-        let env = [("EDGE__LIMITS__NAMES", "[\"a\"]"), ("EDGE__KEY", "12345"), ("CHAT__KEY", "other")];
-        let config = load_with("[edge.limits]\nbody_bytes = 20\n[chat]\nanything = 1\n", &env).unwrap();
+        let env =
+            [("EDGE__LIMITS__NAMES", "[\"a\"]"), ("EDGE__KEY", "12345"), ("CHAT__KEY", "other")];
+        let config =
+            load_with("[edge.limits]\nbody_bytes = 20\n[chat]\nanything = 1\n", &env).unwrap();
         assert_eq!(config.limits.body_bytes, 20);
         assert_eq!(config.limits.names, ["a"]);
         assert_eq!(config.key.expose(), "12345");

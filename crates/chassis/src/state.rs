@@ -95,9 +95,16 @@ impl State {
     ///
     /// # Errors
     /// When Redis does not answer in time.
-    pub async fn count(&self, key: &str, amount: u64, window: Duration) -> Result<Count, StateError> {
+    pub async fn count(
+        &self,
+        key: &str,
+        amount: u64,
+        window: Duration,
+    ) -> Result<Count, StateError> {
         match self.place.as_ref() {
-            Place::Here(counters) => Ok(count_here(&mut *counters.lock().await, key, amount, window)),
+            Place::Here(counters) => {
+                Ok(count_here(&mut *counters.lock().await, key, amount, window))
+            }
             Place::Redis { client, connection } => {
                 let ask = count_redis(client, connection, (key, amount, window), self.timeout);
                 tokio::time::timeout(self.timeout, ask)

@@ -121,7 +121,10 @@ impl Tasks {
         self.shared.draining.cancel();
         let idle = tokio::time::timeout_at(end, self.idle()).await.is_ok();
         if !idle {
-            tracing::warn!(in_flight = self.in_flight(), "drain deadline passed; ending what still runs");
+            tracing::warn!(
+                in_flight = self.in_flight(),
+                "drain deadline passed; ending what still runs"
+            );
         }
         self.shared.stopping.cancel();
         self.shared.tracker.close();

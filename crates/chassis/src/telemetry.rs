@@ -62,7 +62,8 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         LogFormat::Json => fmt::layer().with_writer(std::io::stderr).json().boxed(),
     };
     let traces = tracer(service, &config.otlp_endpoint)?;
-    let spans = traces.as_ref().map(|t| tracing_opentelemetry::layer().with_tracer(t.tracer("koine")));
+    let spans =
+        traces.as_ref().map(|t| tracing_opentelemetry::layer().with_tracer(t.tracer("koine")));
     tracing_subscriber::registry()
         .with(filter)
         .with(lines)

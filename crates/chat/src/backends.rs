@@ -29,7 +29,10 @@ impl Backends {
         let mut names: Vec<String> = Vec::new();
         for model in list.iter().flat_map(|backend| backend.models()) {
             if names.contains(&model.name) {
-                return Err(ChatError::Load { model: model.name, reason: "it is configured twice".to_owned() });
+                return Err(ChatError::Load {
+                    model: model.name,
+                    reason: "it is configured twice".to_owned(),
+                });
             }
             names.push(model.name);
         }
@@ -91,11 +94,17 @@ struct Capabilities {
 ///
 /// # Errors
 /// When it is no model for this engine, or cannot be loaded.
-pub(crate) async fn load_local(model: &LocalModel, engine: EngineConfig) -> Result<LocalEngine, ChatError> {
+pub(crate) async fn load_local(
+    model: &LocalModel,
+    engine: EngineConfig,
+) -> Result<LocalEngine, ChatError> {
     let entry = &model.entry;
     let failed = |reason: String| ChatError::Load { model: entry.name.clone(), reason };
     if entry.engine != Engine::Llama {
-        return Err(failed("the catalog has it for another engine; chat takes models of the engine `llama`".to_owned()));
+        return Err(failed(
+            "the catalog has it for another engine; chat takes models of the engine `llama`"
+                .to_owned(),
+        ));
     }
     let capabilities: Capabilities = entry.capabilities().map_err(|e| failed(e.to_string()))?;
     let options = LocalOptions {

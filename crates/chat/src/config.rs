@@ -142,10 +142,21 @@ impl Config {
     pub fn engine_of(&self, local: &LocalConfig) -> EngineConfig {
         let base = &self.engine;
         let LocalConfig {
-            name: _, context_tokens, cache_tokens, parallel, queue, queue_timeout_ms, reader_timeout_ms,
-            threads, batch_tokens, prefill_tokens, gpu_layers, sampling,
+            name: _,
+            context_tokens,
+            cache_tokens,
+            parallel,
+            queue,
+            queue_timeout_ms,
+            reader_timeout_ms,
+            threads,
+            batch_tokens,
+            prefill_tokens,
+            gpu_layers,
+            sampling,
         } = local;
-        let LocalSampling { temperature, top_p, top_k, min_p, repeat_penalty, repeat_last_n } = sampling;
+        let LocalSampling { temperature, top_p, top_k, min_p, repeat_penalty, repeat_last_n } =
+            sampling;
         EngineConfig {
             context_tokens: context_tokens.unwrap_or(base.context_tokens),
             cache_tokens: cache_tokens.unwrap_or(base.cache_tokens),
@@ -186,8 +197,12 @@ impl Configured for Config {
         for (index, remote) in self.remote.iter().enumerate() {
             let option = format!("remote.{index}");
             let others = self.remote.iter().take(index).map(|other| &other.name);
-            if others.chain(self.local.iter().map(|local| &local.name)).any(|name| *name == remote.name) {
-                problems.add(&format!("{option}.name"), format!("`{}` is there twice", remote.name));
+            if others
+                .chain(self.local.iter().map(|local| &local.name))
+                .any(|name| *name == remote.name)
+            {
+                problems
+                    .add(&format!("{option}.name"), format!("`{}` is there twice", remote.name));
             }
             remote.check(&option, problems);
         }
@@ -203,16 +218,35 @@ impl EngineConfig {
         };
         let context = self.context_tokens;
         need("context_tokens", context == 0 || context >= LEAST_CONTEXT, "0 or at least 64");
-        need("cache_tokens", self.cache_tokens == 0 || self.cache_tokens >= context.max(LEAST_CONTEXT), "0 or at least `context_tokens`");
+        need(
+            "cache_tokens",
+            self.cache_tokens == 0 || self.cache_tokens >= context.max(LEAST_CONTEXT),
+            "0 or at least `context_tokens`",
+        );
         need("parallel", (1..=MOST_PARALLEL).contains(&self.parallel), "from 1 to 256");
         let slots = u32::try_from(self.parallel).unwrap_or(u32::MAX);
-        need("batch_tokens", (slots.max(1)..=MOST_BATCH).contains(&self.batch_tokens), "from `parallel` to 8192");
+        need(
+            "batch_tokens",
+            (slots.max(1)..=MOST_BATCH).contains(&self.batch_tokens),
+            "from `parallel` to 8192",
+        );
         need("prefill_tokens", self.prefill_tokens > 0, "at least 1");
-        let SamplingConfig { temperature, top_p, top_k: _, min_p, repeat_penalty, repeat_last_n: _ } = &self.sampling;
+        let SamplingConfig {
+            temperature,
+            top_p,
+            top_k: _,
+            min_p,
+            repeat_penalty,
+            repeat_last_n: _,
+        } = &self.sampling;
         need("sampling.temperature", (0.0..=2.0).contains(temperature), "from 0 to 2");
         need("sampling.top_p", (0.0..=1.0).contains(top_p), "from 0 to 1");
         need("sampling.min_p", (0.0..=1.0).contains(min_p), "from 0 to 1");
-        need("sampling.repeat_penalty", *repeat_penalty > 0.0 && repeat_penalty.is_finite(), "above 0");
+        need(
+            "sampling.repeat_penalty",
+            *repeat_penalty > 0.0 && repeat_penalty.is_finite(),
+            "above 0",
+        );
     }
 }
 
@@ -237,7 +271,9 @@ mod tests {
 
     #[test]
     fn an_entry_overrides_what_it_names_and_nothing_else() {
-        let config = with(&[("CHAT__LOCAL", r#"[{ name = "m", threads = 3, sampling = { top_k = 7 } }]"#)]).unwrap();
+        let config =
+            with(&[("CHAT__LOCAL", r#"[{ name = "m", threads = 3, sampling = { top_k = 7 } }]"#)])
+                .unwrap();
         let engine = config.engine_of(&config.local[0]);
         assert_eq!((engine.threads, engine.sampling.top_k), (3, 7));
         assert_eq!(engine.batch_tokens, config.engine.batch_tokens);
@@ -248,8 +284,18 @@ mod tests {
         let entry = r#"[{ name = "m", base_urls = ["http://a/v1"] }]"#;
         let config = with(&[("CHAT__REMOTE", entry)]).unwrap();
         let remote = &config.remote[0];
-        let example = crate::DEFAULTS.lines().filter_map(|line| line.strip_prefix("#   ")).skip_while(|line| *line != "[[chat.remote]]");
-        let documented: RemoteConfig = toml::from_str(&example.skip(1).collect::<Vec<_>>().join("\n").replace("[chat.remote.connection]", "[connection]")).unwrap();
+        let example = crate::DEFAULTS
+            .lines()
+            .filter_map(|line| line.strip_prefix("#   "))
+            .skip_while(|line| *line != "[[chat.remote]]");
+        let documented: RemoteConfig = toml::from_str(
+            &example
+                .skip(1)
+                .collect::<Vec<_>>()
+                .join("\n")
+                .replace("[chat.remote.connection]", "[connection]"),
+        )
+        .unwrap();
         let plain = RemoteConfig {
             name: remote.name.clone(),
             base_urls: remote.base_urls.clone(),
@@ -280,7 +326,9 @@ mod tests {
             ("CHAT__ENGINE__CACHE_TOKENS", "100"),
         ]);
         let text = problems.unwrap_err().to_string();
-        for option in ["chat.engine.parallel", "chat.engine.sampling.temperature", "chat.engine.cache_tokens"] {
+        for option in
+            ["chat.engine.parallel", "chat.engine.sampling.temperature", "chat.engine.cache_tokens"]
+        {
             assert!(text.contains(option), "{text}");
         }
     }

@@ -104,7 +104,11 @@ impl ChatError {
     }
 
     /// A request that fits the API but not the model: `target` is a dotted path, `input` the offending value.
-    pub fn unsupported(target: impl Into<String>, input: Value, message: impl Into<String>) -> Self {
+    pub fn unsupported(
+        target: impl Into<String>,
+        input: Value,
+        message: impl Into<String>,
+    ) -> Self {
         Self::Unsupported { target: target.into(), input, message: message.into() }
     }
 }
@@ -125,7 +129,9 @@ impl From<ChatError> for Fault {
             }
             ChatError::ContextLength { target, .. } => Self::new(code, message).with_target(target),
             ChatError::Invalid { target, message } => Self::invalid(target, message),
-            ChatError::Unsupported { target, input, message } => Self::unsupported(target, input, message),
+            ChatError::Unsupported { target, input, message } => {
+                Self::unsupported(target, input, message)
+            }
             ChatError::Busy { after, .. } => Self::new(code, message).with_retry_after(after),
             ChatError::Abandoned | ChatError::Stopping => Self::new(code, message),
             // The reason is in the log, where the error was swallowed.
@@ -144,7 +150,8 @@ mod tests {
 
     #[test]
     fn a_busy_model_says_when_to_try_again() {
-        let fault = Fault::from(ChatError::Busy { model: "m".into(), after: Duration::from_secs(2) });
+        let fault =
+            Fault::from(ChatError::Busy { model: "m".into(), after: Duration::from_secs(2) });
         assert_eq!(fault.code, ErrorCode::Unavailable);
         assert_eq!(fault.retry_after, Some(Duration::from_secs(2)));
         assert!(fault.message.contains("`m`"));

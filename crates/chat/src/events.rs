@@ -41,7 +41,15 @@ impl RequestEvent {
     /// A request for `model` has come.
     pub(crate) fn begin(method: Method, model: &str) -> Self {
         let model = model.to_owned();
-        Self { method, model, started: Instant::now(), first: None, outcome: None, usage: Usage::default(), pieces: 0 }
+        Self {
+            method,
+            model,
+            started: Instant::now(),
+            first: None,
+            outcome: None,
+            usage: Usage::default(),
+            pieces: 0,
+        }
     }
 
     /// Takes note of what the stream brought.
@@ -71,12 +79,14 @@ impl Drop for RequestEvent {
     fn drop(&mut self) {
         let (method, outcome) = (self.method.as_str(), self.outcome.unwrap_or("cancelled"));
         let took = self.started.elapsed();
-        let Usage { prompt_tokens, mut completion_tokens, cached_tokens, reasoning_tokens: _ } = self.usage;
+        let Usage { prompt_tokens, mut completion_tokens, cached_tokens, reasoning_tokens: _ } =
+            self.usage;
         if completion_tokens == 0 {
             // Cut short: a piece is about a token.
             completion_tokens = self.pieces;
         }
-        metrics::counter!("chat_requests_total", "method" => method, "outcome" => outcome).increment(1);
+        metrics::counter!("chat_requests_total", "method" => method, "outcome" => outcome)
+            .increment(1);
         metrics::counter!("chat_prompt_tokens_total").increment(u64::from(prompt_tokens));
         metrics::counter!("chat_cached_tokens_total").increment(u64::from(cached_tokens));
         metrics::counter!("chat_completion_tokens_total").increment(u64::from(completion_tokens));
@@ -85,7 +95,12 @@ impl Drop for RequestEvent {
             metrics::histogram!("chat_first_token_seconds", "method" => method).record(first);
         }
         tracing::info!(
-            method, model = self.model, outcome, prompt_tokens, cached_tokens, completion_tokens,
+            method,
+            model = self.model,
+            outcome,
+            prompt_tokens,
+            cached_tokens,
+            completion_tokens,
             first_ms = self.first.map(|f| u64::try_from(f.as_millis()).unwrap_or(u64::MAX)),
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "answered"
@@ -105,7 +120,8 @@ const fn finish_name(reason: FinishReason) -> &'static str {
 /// A batch with tokens of `sequences` sequences was decoded.
 pub(crate) fn decode_step(took: Duration, sequences: usize) {
     metrics::histogram!("chat_decode_step_seconds").record(took);
-    metrics::counter!("chat_decoded_sequences_total").increment(u64::try_from(sequences).unwrap_or(u64::MAX));
+    metrics::counter!("chat_decoded_sequences_total")
+        .increment(u64::try_from(sequences).unwrap_or(u64::MAX));
 }
 
 /// A sequence gave its cells back because the cache was full.
@@ -117,7 +133,9 @@ pub(crate) fn stepped_back() {
 /// How busy the engine is.
 pub(crate) fn load(active: usize, waiting: usize) {
     #[expect(clippy::cast_precision_loss, reason = "hundreds at most")]
-    for (name, value) in [("chat_active_sequences", active as f64), ("chat_waiting_sequences", waiting as f64)] {
+    for (name, value) in
+        [("chat_active_sequences", active as f64), ("chat_waiting_sequences", waiting as f64)]
+    {
         metrics::gauge!(name).set(value);
     }
 }

@@ -40,8 +40,11 @@ pub const DEFAULTS: &str = include_str!("../config.toml");
 /// When a model cannot be fetched or loaded, or the listener fails.
 pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
     let store = Store::open(config.models.clone()).context("`chat.models`")?;
-    let progress: Box<dyn Progress> =
-        if std::io::stderr().is_terminal() { Box::new(Terminal::new()) } else { Box::new(Log::default()) };
+    let progress: Box<dyn Progress> = if std::io::stderr().is_terminal() {
+        Box::new(Terminal::new())
+    } else {
+        Box::new(Log::default())
+    };
     let backends = tokio::select! {
         loaded = load(&config, &store, &*progress, &tasks) => loaded?,
         // Told to stop while a download runs: there is nothing to finish.
@@ -54,7 +57,12 @@ pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyho
 ///
 /// # Errors
 /// When a model is unknown, cannot be fetched or cannot be loaded; the message names it.
-pub async fn load(config: &Config, store: &Store, progress: &dyn Progress, tasks: &Tasks) -> anyhow::Result<Backends> {
+pub async fn load(
+    config: &Config,
+    store: &Store,
+    progress: &dyn Progress,
+    tasks: &Tasks,
+) -> anyhow::Result<Backends> {
     let mut backends: Vec<Arc<dyn Backend>> = Vec::new();
     for local in &config.local {
         let model = store.ensure(&local.name, progress).await?;
@@ -83,6 +91,11 @@ pub async fn load(config: &Config, store: &Store, progress: &dyn Progress, tasks
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve_with(backends: Backends, _config: &Config, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
+pub async fn serve_with(
+    backends: Backends,
+    _config: &Config,
+    listener: TcpListener,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
     service::serve(backends, listener, &tasks).await
 }

@@ -136,7 +136,8 @@ impl Stopper {
 
     /// Waits until the threads have ended; blocks, one decoding step at most after `stop`.
     pub fn join(&self) {
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             if thread.join().is_err() {
                 tracing::error!("a thread of the engine has panicked");
@@ -146,5 +147,7 @@ impl Stopper {
 }
 
 fn ended() -> ChatError {
-    ChatError::Engine("the engine has ended; see the log for why, and restart the service".to_owned())
+    ChatError::Engine(
+        "the engine has ended; see the log for why, and restart the service".to_owned(),
+    )
 }

@@ -64,7 +64,11 @@ impl Splitter {
         if rest.is_empty() {
             return Vec::new();
         }
-        vec![if self.state == State::Thinking { Thought::Reasoning(rest) } else { Thought::Answer(rest) }]
+        vec![if self.state == State::Thinking {
+            Thought::Reasoning(rest)
+        } else {
+            Thought::Answer(rest)
+        }]
     }
 
     /// One transition; false when more text is needed.
@@ -153,13 +157,19 @@ mod tests {
 
     #[test]
     fn text_without_a_thought_is_the_answer_as_it_is() {
-        assert_eq!(run(Splitter::new(), &["  <thin", "g> x"]), (String::new(), "  <thing> x".into()));
+        assert_eq!(
+            run(Splitter::new(), &["  <thin", "g> x"]),
+            (String::new(), "  <thing> x".into())
+        );
         assert_eq!(run(Splitter::new(), &["say <think>a</think>"]).1, "say <think>a</think>");
     }
 
     #[test]
     fn a_prompt_that_opens_the_thought_starts_inside_it() {
         assert_eq!(run(Splitter::thinking(), &["a</th", "ink>b"]), ("a".into(), "b".into()));
-        assert_eq!(run(Splitter::thinking(), &["never ends </"]), ("never ends </".into(), String::new()));
+        assert_eq!(
+            run(Splitter::thinking(), &["never ends </"]),
+            ("never ends </".into(), String::new())
+        );
     }
 }

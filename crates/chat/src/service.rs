@@ -5,8 +5,8 @@
 //! when it ends, whatever ended it.
 
 use crate::backend::{
-    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, Part, Piece, PieceStream, Prompt,
-    ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
+    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, Part, Piece, PieceStream,
+    Prompt, ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
 };
 use crate::backends::Backends;
 use crate::error::ChatError;
@@ -31,7 +31,11 @@ struct Door {
 }
 
 /// Serves `backends` until the tasks stop.
-pub(crate) async fn serve(backends: Backends, listener: TcpListener, tasks: &Tasks) -> anyhow::Result<()> {
+pub(crate) async fn serve(
+    backends: Backends,
+    listener: TcpListener,
+    tasks: &Tasks,
+) -> anyhow::Result<()> {
     let server = Server::new(Door { backends })
         .max_decoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES);
@@ -145,13 +149,15 @@ fn write_piece(piece: Piece) -> WireEvent {
         Piece::Reasoning { choice, text } => {
             WireEvent::Reasoning(wire::TextDelta { choice, text, logprobs: Vec::new() })
         }
-        Piece::ToolCall { choice, index, id, name, arguments } => WireEvent::ToolCall(wire::ToolCallDelta {
-            choice,
-            index,
-            id: id.unwrap_or_default(),
-            name: name.unwrap_or_default(),
-            arguments,
-        }),
+        Piece::ToolCall { choice, index, id, name, arguments } => {
+            WireEvent::ToolCall(wire::ToolCallDelta {
+                choice,
+                index,
+                id: id.unwrap_or_default(),
+                name: name.unwrap_or_default(),
+                arguments,
+            })
+        }
         Piece::Finished { choice, reason } => {
             let reason = match reason {
                 FinishReason::Stop => wire::FinishReason::Stop,
@@ -161,34 +167,71 @@ fn write_piece(piece: Piece) -> WireEvent {
             };
             WireEvent::Finished(wire::Finished { choice, reason: reason.into() })
         }
-        Piece::Usage(Usage { prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens }) => {
-            WireEvent::Usage(wire::Usage { prompt_tokens, completion_tokens, cached_tokens, reasoning_tokens })
-        }
+        Piece::Usage(Usage {
+            prompt_tokens,
+            completion_tokens,
+            cached_tokens,
+            reasoning_tokens,
+        }) => WireEvent::Usage(wire::Usage {
+            prompt_tokens,
+            completion_tokens,
+            cached_tokens,
+            reasoning_tokens,
+        }),
     }
 }
 
 fn write_logprob(logprob: TokenLogprob) -> wire::TokenLogprob {
     let TokenLogprob { token, logprob, bytes, alternatives } = logprob;
-    let alternatives = alternatives.into_iter().map(|(token, logprob, raw)| {
-        wire::token_logprob::Alternative { token, logprob, raw }
-    });
+    let alternatives = alternatives
+        .into_iter()
+        .map(|(token, logprob, raw)| wire::token_logprob::Alternative { token, logprob, raw });
     wire::TokenLogprob { token, logprob, raw: bytes, alternatives: alternatives.collect() }
 }
 
 fn write_model(model: ModelInfo) -> wire::Model {
     let ModelInfo {
-        name, publisher, version, context_tokens, chat, completions, tools, json_object, json_schema, images, audio,
-        logprobs, extra_parameters,
+        name,
+        publisher,
+        version,
+        context_tokens,
+        chat,
+        completions,
+        tools,
+        json_object,
+        json_schema,
+        images,
+        audio,
+        logprobs,
+        extra_parameters,
     } = model;
     wire::Model {
-        name, publisher, context_tokens, completions, tools, json_object, json_schema, images, audio, logprobs,
-        extra_parameters, version, chat,
+        name,
+        publisher,
+        context_tokens,
+        completions,
+        tools,
+        json_object,
+        json_schema,
+        images,
+        audio,
+        logprobs,
+        extra_parameters,
+        version,
+        chat,
     }
 }
 
 fn read_generate(request: wire::GenerateRequest) -> Result<GenerateRequest, ChatError> {
     let wire::GenerateRequest {
-        model, messages, sampling, response_format, tools, tool_choice, parallel_tool_calls, extra_json,
+        model,
+        messages,
+        sampling,
+        response_format,
+        tools,
+        tool_choice,
+        parallel_tool_calls,
+        extra_json,
     } = request;
     if messages.is_empty() {
         return Err(ChatError::invalid("messages", "`messages` must hold at least one message"));
@@ -208,7 +251,8 @@ fn read_generate(request: wire::GenerateRequest) -> Result<GenerateRequest, Chat
 }
 
 fn read_complete(request: wire::CompleteRequest) -> Result<CompleteRequest, ChatError> {
-    let wire::CompleteRequest { model, prompts, sampling, suffix, echo, best_of, extra_json } = request;
+    let wire::CompleteRequest { model, prompts, sampling, suffix, echo, best_of, extra_json } =
+        request;
     let prompts = prompts.into_iter().map(|wire::Prompt { prompt }| match prompt {
         Some(wire::prompt::Prompt::Text(text)) => Ok(Prompt::Text(text)),
         Some(wire::prompt::Prompt::Tokens(wire::TokenIds { ids })) => Ok(Prompt::Tokens(ids)),
@@ -227,10 +271,27 @@ fn read_complete(request: wire::CompleteRequest) -> Result<CompleteRequest, Chat
 
 fn read_sampling(sampling: wire::Sampling) -> Sampling {
     let wire::Sampling {
-        temperature, top_p, frequency_penalty, presence_penalty, max_tokens, stop, seed, n, top_logprobs, logit_bias,
+        temperature,
+        top_p,
+        frequency_penalty,
+        presence_penalty,
+        max_tokens,
+        stop,
+        seed,
+        n,
+        top_logprobs,
+        logit_bias,
     } = sampling;
     Sampling {
-        temperature, top_p, frequency_penalty, presence_penalty, max_tokens, stop, seed, n: n.unwrap_or(1), top_logprobs,
+        temperature,
+        top_p,
+        frequency_penalty,
+        presence_penalty,
+        max_tokens,
+        stop,
+        seed,
+        n: n.unwrap_or(1),
+        top_logprobs,
         logit_bias,
     }
 }
@@ -244,11 +305,18 @@ fn read_message(index: usize, message: wire::Message) -> Result<Message, ChatErr
         Ok(wire::Role::Assistant) => Role::Assistant,
         Ok(wire::Role::Tool) => Role::Tool,
         Ok(wire::Role::Unspecified) | Err(_) => {
-            return Err(ChatError::invalid(format!("messages.{index}.role"), "a message needs a role"));
+            return Err(ChatError::invalid(
+                format!("messages.{index}.role"),
+                "a message needs a role",
+            ));
         }
     };
     let parts = content.into_iter().enumerate().map(|(i, part)| read_part(index, i, part));
-    let calls = tool_calls.into_iter().map(|wire::ToolCall { id, name, arguments }| ToolCall { id, name, arguments });
+    let calls = tool_calls.into_iter().map(|wire::ToolCall { id, name, arguments }| ToolCall {
+        id,
+        name,
+        arguments,
+    });
     Ok(Message {
         role,
         content: parts.collect::<Result<_, _>>()?,
@@ -263,9 +331,14 @@ fn read_part(message: usize, index: usize, part: wire::ContentPart) -> Result<Pa
     match part.part {
         Some(Wire::Text(text)) => Ok(Part::Text(text)),
         Some(Wire::ImageUrl(wire::ImageUrl { url, detail })) => Ok(Part::ImageUrl { url, detail }),
-        Some(Wire::InputAudio(wire::InputAudio { data, format })) => Ok(Part::InputAudio { data, format }),
+        Some(Wire::InputAudio(wire::InputAudio { data, format })) => {
+            Ok(Part::InputAudio { data, format })
+        }
         Some(Wire::AudioUrl(url)) => Ok(Part::AudioUrl(url)),
-        None => Err(ChatError::invalid(format!("messages.{message}.content.{index}"), "a part must not be empty")),
+        None => Err(ChatError::invalid(
+            format!("messages.{message}.content.{index}"),
+            "a part must not be empty",
+        )),
     }
 }
 
@@ -283,20 +356,28 @@ fn read_choice(choice: wire::ToolChoice) -> Result<ToolChoice, ChatError> {
         Ok(wire::ToolChoiceMode::None) => Ok(ToolChoice::None),
         Ok(wire::ToolChoiceMode::Required) => Ok(ToolChoice::Required),
         Ok(wire::ToolChoiceMode::Named) => Ok(ToolChoice::Named(function)),
-        Err(_) => Err(ChatError::invalid("tool_choice", "`tool_choice` must be auto, none, required or a function")),
+        Err(_) => Err(ChatError::invalid(
+            "tool_choice",
+            "`tool_choice` must be auto, none, required or a function",
+        )),
     }
 }
 
 fn read_format(format: wire::ResponseFormat) -> Result<ResponseFormat, ChatError> {
     let wire::ResponseFormat { kind, name, schema_json, strict } = format;
     match wire::ResponseFormatKind::try_from(kind) {
-        Ok(wire::ResponseFormatKind::Unspecified | wire::ResponseFormatKind::Text) => Ok(ResponseFormat::Text),
+        Ok(wire::ResponseFormatKind::Unspecified | wire::ResponseFormatKind::Text) => {
+            Ok(ResponseFormat::Text)
+        }
         Ok(wire::ResponseFormatKind::JsonObject) => Ok(ResponseFormat::JsonObject),
         Ok(wire::ResponseFormatKind::JsonSchema) => {
             let schema = read_json("response_format.json_schema.schema", &schema_json)?;
             Ok(ResponseFormat::JsonSchema { name, schema, strict })
         }
-        Err(_) => Err(ChatError::invalid("response_format", "`response_format` must be text, json_object or json_schema")),
+        Err(_) => Err(ChatError::invalid(
+            "response_format",
+            "`response_format` must be text, json_object or json_schema",
+        )),
     }
 }
 
@@ -304,11 +385,13 @@ fn read_extra(json: &str) -> Result<Map<String, Value>, ChatError> {
     if json.is_empty() {
         return Ok(Map::new());
     }
-    serde_json::from_str(json).map_err(|_| ChatError::invalid("extra_json", "extra parameters must be a JSON object"))
+    serde_json::from_str(json)
+        .map_err(|_| ChatError::invalid("extra_json", "extra parameters must be a JSON object"))
 }
 
 fn read_json(target: &str, json: &str) -> Result<Value, ChatError> {
-    serde_json::from_str(json).map_err(|error| ChatError::invalid(target, format!("is not JSON: {error}")))
+    serde_json::from_str(json)
+        .map_err(|error| ChatError::invalid(target, format!("is not JSON: {error}")))
 }
 
 fn filled(text: String) -> Option<String> {

@@ -56,7 +56,10 @@ pub(crate) struct StopMatcher {
 impl StopMatcher {
     /// Empty stop strings are ignored: they would stop everything.
     pub(crate) fn new(stops: &[String]) -> Self {
-        Self { stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(), held: String::new() }
+        Self {
+            stops: stops.iter().filter(|s| !s.is_empty()).cloned().collect(),
+            held: String::new(),
+        }
     }
 
     /// Takes the next text. After `stopped` it must not be called again.
@@ -146,7 +149,10 @@ mod tests {
 
     #[test]
     fn a_false_beginning_of_a_stop_string_is_shown_in_the_end() {
-        assert_eq!(run(&["\n\nUser:"], &["hi\n", "\nUse", " it"]), ("hi\n\nUse it".to_owned(), false));
+        assert_eq!(
+            run(&["\n\nUser:"], &["hi\n", "\nUse", " it"]),
+            ("hi\n\nUse it".to_owned(), false)
+        );
         assert_eq!(run(&["END"], &["the EN"]), ("the EN".to_owned(), false));
     }
 

@@ -155,7 +155,8 @@ impl Scanner {
     /// A fence: a candidate when its language may hold a call.
     fn fenced(&self, space: usize, after: &str, last: bool) -> Front {
         let fence = space + FENCE.len();
-        let word = after.len() - after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
+        let word = after.len()
+            - after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_').len();
         let language = &after[..word];
         let whole = word < after.len();
         let fits = |l: &str| if whole { l == language } else { l.starts_with(language) };
@@ -171,7 +172,8 @@ impl Scanner {
     /// JSON that begins after `json` bytes and is closed by `close`; `skip` bytes before it are white space.
     fn candidate(&self, skip: usize, json: usize, close: &str, last: bool) -> Front {
         // When it is no call, one byte of it is enough to go on with the search behind it.
-        let no_call = Front::Text(skip + self.held[skip..].chars().next().map_or(0, char::len_utf8));
+        let no_call =
+            Front::Text(skip + self.held[skip..].chars().next().map_or(0, char::len_utf8));
         let inside = &self.held[json..];
         let start = json + inside.len() - inside.trim_start().len();
         let value = &self.held[start..];
@@ -250,7 +252,9 @@ fn json_length(text: &str) -> Option<usize> {
 /// The calls that `json` is; none when it is anything else.
 fn calls_in(json: &str, names: &[String]) -> Option<Vec<Found>> {
     let calls = match serde_json::from_str(json).ok()? {
-        Value::Array(items) => items.iter().map(|v| call(v.as_object()?, names)).collect::<Option<Vec<_>>>()?,
+        Value::Array(items) => {
+            items.iter().map(|v| call(v.as_object()?, names)).collect::<Option<Vec<_>>>()?
+        }
         Value::Object(fields) => vec![call(&fields, names)?],
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => return None,
     };
@@ -274,10 +278,17 @@ fn call(fields: &Map<String, Value>, names: &[String]) -> Option<Found> {
 
 /// The call that a grammar began to force when the model was cut off; none when not even its name is whole.
 fn partial_call(text: &str, names: &[String]) -> Option<Found> {
-    let after = text.split_once("\"name\"")?.1.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?;
+    let after = text
+        .split_once("\"name\"")?
+        .1
+        .trim_start()
+        .strip_prefix(':')?
+        .trim_start()
+        .strip_prefix('"')?;
     let (name, after) = after.split_once('"')?;
     let name = names.iter().find(|known| *known == name)?.clone();
-    let arguments = after.split_once("\"arguments\"").and_then(|(_, a)| a.trim_start().strip_prefix(':'));
+    let arguments =
+        after.split_once("\"arguments\"").and_then(|(_, a)| a.trim_start().strip_prefix(':'));
     Some(Found::Call { name, arguments: arguments.unwrap_or_default().trim_start().to_owned() })
 }
 

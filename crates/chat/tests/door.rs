@@ -5,7 +5,10 @@ use api_types::{ErrorCode, Fault};
 use async_trait::async_trait;
 use chassis::Tasks;
 use chassis::grpc::{Client, ClientConfig};
-use chat::backend::{CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream, Role, ToolChoice, Usage};
+use chat::backend::{
+    CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream, Role,
+    ToolChoice, Usage,
+};
 use chat::{Backend, Backends, ChatError, Config};
 use futures::StreamExt as _;
 use std::sync::{Arc, Mutex};
@@ -33,7 +36,13 @@ impl Drop for Leaves {
 fn hello() -> Vec<Result<Piece, ChatError>> {
     vec![
         Ok(Piece::Text { choice: 0, text: "hel".into(), logprobs: Vec::new() }),
-        Ok(Piece::ToolCall { choice: 0, index: 0, id: Some("call_1".into()), name: Some("f".into()), arguments: "{}".into() }),
+        Ok(Piece::ToolCall {
+            choice: 0,
+            index: 0,
+            id: Some("call_1".into()),
+            name: Some("f".into()),
+            arguments: "{}".into(),
+        }),
         Ok(Piece::Finished { choice: 0, reason: FinishReason::ToolCalls }),
         Ok(Piece::Usage(Usage { prompt_tokens: 3, completion_tokens: 1, ..Usage::default() })),
     ]
@@ -42,7 +51,13 @@ fn hello() -> Vec<Result<Piece, ChatError>> {
 #[async_trait]
 impl Backend for Parrot {
     fn models(&self) -> Vec<ModelInfo> {
-        vec![ModelInfo { name: "parrot".into(), chat: true, completions: true, context_tokens: 64, ..ModelInfo::default() }]
+        vec![ModelInfo {
+            name: "parrot".into(),
+            chat: true,
+            completions: true,
+            context_tokens: 64,
+            ..ModelInfo::default()
+        }]
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<PieceStream, ChatError> {
@@ -68,7 +83,9 @@ impl Backend for Parrot {
 async fn start() -> (ChatServiceClient<Client>, Arc<Parrot>, Tasks) {
     let parrot = Arc::new(Parrot::default());
     let backends = Backends::new(vec![Arc::clone(&parrot) as Arc<dyn Backend>]).unwrap();
-    let config: Config = chassis::config::load("chat", chat::DEFAULTS, &chassis::config::Sources::default()).unwrap();
+    let config: Config =
+        chassis::config::load("chat", chat::DEFAULTS, &chassis::config::Sources::default())
+            .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoints = vec![format!("http://{}", listener.local_addr().unwrap())];
     let tasks = Tasks::new();
@@ -76,14 +93,23 @@ async fn start() -> (ChatServiceClient<Client>, Arc<Parrot>, Tasks) {
         let tasks = tasks.clone();
         async move { chat::serve_with(backends, &config, listener, tasks).await.unwrap() }
     });
-    let client = chassis::grpc::client(&ClientConfig { endpoints, connect_timeout_ms: 5000 }).unwrap();
+    let client =
+        chassis::grpc::client(&ClientConfig { endpoints, connect_timeout_ms: 5000 }).unwrap();
     (ChatServiceClient::new(client), parrot, tasks)
 }
 
 fn ask(text: &str) -> wire::GenerateRequest {
     let part = wire::ContentPart { part: Some(wire::content_part::Part::Text(text.into())) };
-    let message = wire::Message { role: wire::Role::User.into(), content: vec![part], ..wire::Message::default() };
-    wire::GenerateRequest { model: "parrot".into(), messages: vec![message], ..wire::GenerateRequest::default() }
+    let message = wire::Message {
+        role: wire::Role::User.into(),
+        content: vec![part],
+        ..wire::Message::default()
+    };
+    wire::GenerateRequest {
+        model: "parrot".into(),
+        messages: vec![message],
+        ..wire::GenerateRequest::default()
+    }
 }
 
 async fn fault(request: wire::GenerateRequest) -> Fault {
@@ -95,14 +121,19 @@ async fn fault(request: wire::GenerateRequest) -> Fault {
 async fn an_answer_begins_with_started_and_ends_with_usage() {
     let (mut client, parrot, _tasks) = start().await;
     let mut request = ask("hi");
-    request.tool_choice = Some(wire::ToolChoice { mode: wire::ToolChoiceMode::Named.into(), function: "f".into() });
+    request.tool_choice =
+        Some(wire::ToolChoice { mode: wire::ToolChoiceMode::Named.into(), function: "f".into() });
     request.extra_json = "{\"top_k\":3}".into();
     let stream = client.generate(request).await.unwrap().into_inner();
     let events: Vec<Event> = stream.map(|event| event.unwrap().event.unwrap()).collect().await;
     assert_eq!(events[0], Event::Started(wire::Started { model: "parrot".into() }));
     assert!(matches!(&events[1], Event::Text(text) if text.text == "hel"));
-    assert!(matches!(&events[2], Event::ToolCall(call) if call.name == "f" && call.arguments == "{}"));
-    assert!(matches!(&events[3], Event::Finished(f) if f.reason() == wire::FinishReason::ToolCalls));
+    assert!(
+        matches!(&events[2], Event::ToolCall(call) if call.name == "f" && call.arguments == "{}")
+    );
+    assert!(
+        matches!(&events[3], Event::Finished(f) if f.reason() == wire::FinishReason::ToolCalls)
+    );
     assert!(matches!(&events[4], Event::Usage(usage) if usage.prompt_tokens == 3));
     assert_eq!(events.len(), 5);
 
@@ -145,12 +176,21 @@ async fn faults_name_the_field_and_keep_their_code() {
     let unknown = fault(wire::GenerateRequest { model: "nobody".into(), ..ask("hi") }).await;
     assert_eq!(unknown.code, ErrorCode::UnknownModel);
     assert!(unknown.message.contains("`parrot`"));
-    let empty = fault(wire::GenerateRequest { model: "parrot".into(), ..wire::GenerateRequest::default() }).await;
-    assert_eq!((empty.code, empty.target.as_deref()), (ErrorCode::InvalidRequest, Some("messages")));
+    let empty =
+        fault(wire::GenerateRequest { model: "parrot".into(), ..wire::GenerateRequest::default() })
+            .await;
+    assert_eq!(
+        (empty.code, empty.target.as_deref()),
+        (ErrorCode::InvalidRequest, Some("messages"))
+    );
     let mut roleless = ask("hi");
     roleless.messages[0].role = 0;
     assert_eq!(fault(roleless).await.target.as_deref(), Some("messages.0.role"));
-    let format = wire::ResponseFormat { kind: wire::ResponseFormatKind::JsonSchema.into(), schema_json: "{".into(), ..wire::ResponseFormat::default() };
+    let format = wire::ResponseFormat {
+        kind: wire::ResponseFormatKind::JsonSchema.into(),
+        schema_json: "{".into(),
+        ..wire::ResponseFormat::default()
+    };
     let schema = fault(wire::GenerateRequest { response_format: Some(format), ..ask("hi") }).await;
     assert_eq!(schema.target.as_deref(), Some("response_format.json_schema.schema"));
 }
@@ -159,14 +199,24 @@ async fn faults_name_the_field_and_keep_their_code() {
 async fn a_busy_backend_says_when_to_come_again() {
     let (mut client, _parrot, _tasks) = start().await;
     let prompt = wire::Prompt { prompt: Some(wire::prompt::Prompt::Text("a".into())) };
-    let request = wire::CompleteRequest { model: "parrot".into(), prompts: vec![prompt], ..wire::CompleteRequest::default() };
+    let request = wire::CompleteRequest {
+        model: "parrot".into(),
+        prompts: vec![prompt],
+        ..wire::CompleteRequest::default()
+    };
     let fault = Fault::from(client.complete(request).await.unwrap_err());
-    assert_eq!((fault.code, fault.retry_after), (ErrorCode::Unavailable, Some(Duration::from_secs(2))));
+    assert_eq!(
+        (fault.code, fault.retry_after),
+        (ErrorCode::Unavailable, Some(Duration::from_secs(2)))
+    );
 }
 
 #[tokio::test]
 async fn models_are_listed_with_what_they_can_do() {
     let (mut client, _parrot, _tasks) = start().await;
     let models = client.list_models(wire::ListModelsRequest {}).await.unwrap().into_inner().models;
-    assert_eq!((models[0].name.as_str(), models[0].context_tokens, models[0].tools), ("parrot", 64, false));
+    assert_eq!(
+        (models[0].name.as_str(), models[0].context_tokens, models[0].tools),
+        ("parrot", 64, false)
+    );
 }

@@ -16,5 +16,6 @@ pub const DEFAULTS: &str = include_str!("../config.toml");
 /// Every option of every service with its default, as one file that can be edited and given to `--config`.
 #[must_use]
 pub fn defaults() -> String {
-    [DEFAULTS, edge::DEFAULTS, chat::DEFAULTS, embedding::DEFAULTS, content_safety::DEFAULTS].join("\n")
+    [DEFAULTS, edge::DEFAULTS, chat::DEFAULTS, embedding::DEFAULTS, content_safety::DEFAULTS]
+        .join("\n")
 }

@@ -1,5 +1,9 @@
 //! The command line: `koine up`, `koine models …`, `koine config …`. Parses words and prints; the work is in the library.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line answers on stdout and stderr")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line answers on stdout and stderr"
+)]
 
 use chassis::config::Sources;
 use clap::{Parser, Subcommand};
@@ -85,10 +89,12 @@ fn run_models(settings: &Settings, command: ModelsCommand) -> anyhow::Result<boo
                 println!("models are complete in {}", dir.display());
                 true
             }),
-            ModelsCommand::Verify { names } => models::verify(settings, names).await.map(|report| {
-                println!("{}", report.text);
-                report.sound
-            }),
+            ModelsCommand::Verify { names } => {
+                models::verify(settings, names).await.map(|report| {
+                    println!("{}", report.text);
+                    report.sound
+                })
+            }
         }
     })
 }

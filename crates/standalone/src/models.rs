@@ -21,13 +21,18 @@ pub struct Report {
 pub fn list(settings: &Settings) -> anyhow::Result<String> {
     let store = open(settings)?;
     let served = settings.model_names()?;
-    let mut table = format!("{:<32} {:<18} {:>9}  {:<12} {}\n", "NAME", "TASK", "SIZE", "LICENCE", "STATE");
+    let mut table =
+        format!("{:<32} {:<18} {:>9}  {:<12} {}\n", "NAME", "TASK", "SIZE", "LICENCE", "STATE");
     for entry in store.catalog().entries() {
         let here = if store.installed(&entry.name) { "here" } else { "not fetched" };
         let used = if served.contains(&entry.name) { ", served" } else { "" };
         let mib = entry.bytes() / (1024 * 1024);
         let task = format!("{:?}", entry.task);
-        writeln!(table, "{:<32} {task:<18} {mib:>5} MiB  {:<12} {here}{used}", entry.name, entry.license)?;
+        writeln!(
+            table,
+            "{:<32} {task:<18} {mib:>5} MiB  {:<12} {here}{used}",
+            entry.name, entry.license
+        )?;
     }
     Ok(table.trim_end().to_owned())
 }
@@ -61,7 +66,11 @@ pub async fn verify(settings: &Settings, names: Vec<String>) -> anyhow::Result<R
             writeln!(report.text, "{:<28} {:<40} {}", name, file.path.display(), file.state)?;
         }
     }
-    report.text.push_str(if report.sound { "all files are sound" } else { "run `koine models pull` to repair" });
+    report.text.push_str(if report.sound {
+        "all files are sound"
+    } else {
+        "run `koine models pull` to repair"
+    });
     Ok(report)
 }
 

@@ -58,9 +58,17 @@ impl Stack {
         let listener = inner(&mut edge.content_safety).await?;
         spawn("content-safety", &stack_safety, {
             let tasks = stack_safety.clone();
-            async move { content_safety::serve_with(models.content_safety, &content_safety, listener, tasks).await }
+            async move {
+                content_safety::serve_with(models.content_safety, &content_safety, listener, tasks)
+                    .await
+            }
         });
-        Ok(Self { edge, chat: stack_chat, embedding: stack_embedding, content_safety: stack_safety })
+        Ok(Self {
+            edge,
+            chat: stack_chat,
+            embedding: stack_embedding,
+            content_safety: stack_safety,
+        })
     }
 
     /// Serves the REST API on `listener` until `tasks` stop, then stops the services behind it.
@@ -79,7 +87,8 @@ impl Stack {
 
 /// A free loopback port, and the edge's client pointed at it.
 async fn inner(client: &mut ClientConfig) -> anyhow::Result<TcpListener> {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.context("loopback port")?;
+    let listener =
+        TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.context("loopback port")?;
     client.endpoints = vec![format!("http://{}", listener.local_addr()?)];
     Ok(listener)
 }

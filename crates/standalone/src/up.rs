@@ -22,7 +22,9 @@ const API_VERSION: &str = "2024-05-01-preview";
 pub fn up(mut settings: Settings) -> ExitCode {
     let key = ensure_key(&mut settings.edge);
     let config = settings.standalone.clone();
-    chassis::launch("standalone", config, move |config, listener, tasks| serve(config, settings, key, (listener, tasks)))
+    chassis::launch("standalone", config, move |config, listener, tasks| {
+        serve(config, settings, key, (listener, tasks))
+    })
 }
 
 async fn serve(
@@ -56,7 +58,9 @@ async fn load(settings: &Settings, store: &Store, tasks: &Tasks) -> anyhow::Resu
     Ok(Models {
         chat: chat::load(&settings.chat, store, &progress, tasks).await?,
         embedding: embedding::load(&settings.embedding, store, &progress, tasks).await?,
-        content_safety: Arc::new(content_safety::load(&settings.content_safety, store, &progress, tasks).await?),
+        content_safety: Arc::new(
+            content_safety::load(&settings.content_safety, store, &progress, tasks).await?,
+        ),
     })
 }
 
@@ -66,20 +70,30 @@ fn ensure_key(edge: &mut edge::Config) -> Option<Secret> {
         return None;
     }
     if edge.auth.keys.is_empty() && edge.auth.key_file.is_empty() {
-        let key: String = rand::rng().sample_iter(Alphanumeric).take(KEY_LENGTH).map(char::from).collect();
+        let key: String =
+            rand::rng().sample_iter(Alphanumeric).take(KEY_LENGTH).map(char::from).collect();
         edge.auth.keys.push(Secret::new(key));
     }
     edge.auth.keys.first().cloned()
 }
 
 /// Stable lines, label and value, that people read and scripts parse. The key is shown: it is the caller's to copy.
-fn banner(address: SocketAddr, key: Option<Secret>, edge: &edge::Config, models: &Models) -> String {
+fn banner(
+    address: SocketAddr,
+    key: Option<Secret>,
+    edge: &edge::Config,
+    models: &Models,
+) -> String {
     let chat = models.chat.models();
-    let chat = default_name(&edge.defaults.chat, chat.iter().find(|m| m.chat).map(|m| m.name.as_str()));
+    let chat =
+        default_name(&edge.defaults.chat, chat.iter().find(|m| m.chat).map(|m| m.name.as_str()));
     let first = |image| models.embedding.models().find(|m| if image { m.image } else { m.text });
     let text = default_name(&edge.defaults.embeddings, first(false).map(|m| m.name.as_str()));
     let image = default_name(&edge.defaults.image_embeddings, first(true).map(|m| m.name.as_str()));
-    let key = key.map_or_else(|| "(none needed, or see edge.auth.key_file)".to_owned(), |k| k.expose().to_owned());
+    let key = key.map_or_else(
+        || "(none needed, or see edge.auth.key_file)".to_owned(),
+        |k| k.expose().to_owned(),
+    );
     let mut text_out = String::new();
     for (label, value) in [
         ("Endpoint", format!("http://{address}").as_str()),

@@ -1,7 +1,11 @@
 //! What edge and gRPC add to a chat that an instant fake backend answers, beside a bare HTTP server that says the same.
 //!
 //! Run by `make bench`. One caller, one connection, one request after the other: the time of the path, not its throughput.
-#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a benchmark prints, and a failed start ends it")]
+#![expect(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a benchmark prints, and a failed start ends it"
+)]
 
 use axum::Router;
 use axum::routing::post;
@@ -40,12 +44,14 @@ async fn bare(answer: String) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     let router = Router::new().route("/", post(move || std::future::ready(answer.clone())));
-    chassis::Tasks::new().spawn_untracked(async move { axum::serve(listener, router).await.unwrap() });
+    chassis::Tasks::new()
+        .spawn_untracked(async move { axum::serve(listener, router).await.unwrap() });
     url
 }
 
 async fn ask(stack: &TestStack, url: &str, body: &'static str) -> String {
-    let request = stack.http().post(url).header("api-key", KEY).header("content-type", "application/json");
+    let request =
+        stack.http().post(url).header("api-key", KEY).header("content-type", "application/json");
     let response = request.body(body).send().await.unwrap();
     assert_eq!(response.status().as_u16(), 200);
     response.text().await.unwrap()

@@ -50,7 +50,9 @@ impl Composer {
             choice,
             decoder: Utf8Decoder::default(),
             stop: StopMatcher::new(&rules.stop),
-            splitter: rules.thinking.map(|open| if open { Splitter::thinking() } else { Splitter::new() }),
+            splitter: rules
+                .thinking
+                .map(|open| if open { Splitter::thinking() } else { Splitter::new() }),
             scanner: rules.tools.clone().map(Scanner::new),
             waiting: VecDeque::new(),
             due: Vec::new(),
@@ -72,7 +74,8 @@ impl Composer {
         let shown = self.stop.push(&text);
         self.stopped = shown.stopped;
         let pieces = self.show(&shown.text);
-        self.thinking_tokens += u32::from(self.splitter.as_ref().is_some_and(Splitter::is_thinking));
+        self.thinking_tokens +=
+            u32::from(self.splitter.as_ref().is_some_and(Splitter::is_thinking));
         pieces
     }
 
@@ -154,7 +157,13 @@ impl Composer {
             Found::Call { name, arguments } => {
                 let index = self.calls;
                 self.calls += 1;
-                pieces.push(Piece::ToolCall { choice: self.choice, index, id: Some(call_id()), name: Some(name), arguments });
+                pieces.push(Piece::ToolCall {
+                    choice: self.choice,
+                    index,
+                    id: Some(call_id()),
+                    name: Some(name),
+                    arguments,
+                });
             }
         }
     }
@@ -175,7 +184,12 @@ mod tests {
     use super::*;
 
     fn logprob(token: &str) -> TokenLogprob {
-        TokenLogprob { token: token.into(), logprob: -1.0, bytes: token.into(), alternatives: Vec::new() }
+        TokenLogprob {
+            token: token.into(),
+            logprob: -1.0,
+            bytes: token.into(),
+            alternatives: Vec::new(),
+        }
     }
 
     fn run(rules: &Rules, tokens: &[&[u8]], cut: bool) -> (Vec<Piece>, FinishReason) {
@@ -228,7 +242,8 @@ mod tests {
 
     #[test]
     fn calls_get_an_id_each_and_count_up() {
-        let (pieces, reason) = run(&tools(false), &[b"{\"name\":\"add\"}\n", b"{\"name\":\"add\"}"], false);
+        let (pieces, reason) =
+            run(&tools(false), &[b"{\"name\":\"add\"}\n", b"{\"name\":\"add\"}"], false);
         assert_eq!(reason, FinishReason::ToolCalls);
         let ids: Vec<_> = pieces
             .iter()
@@ -244,9 +259,12 @@ mod tests {
 
     #[test]
     fn a_forced_call_that_is_cut_off_ends_for_its_length() {
-        let (pieces, reason) = run(&tools(true), &[b"{\"name\": \"add\", \"arguments\": {\"a\""], true);
+        let (pieces, reason) =
+            run(&tools(true), &[b"{\"name\": \"add\", \"arguments\": {\"a\""], true);
         assert_eq!(reason, FinishReason::Length);
-        assert!(matches!(&pieces[..], [Piece::ToolCall { arguments, .. }] if arguments == "{\"a\""));
+        assert!(
+            matches!(&pieces[..], [Piece::ToolCall { arguments, .. }] if arguments == "{\"a\"")
+        );
     }
 
     #[test]

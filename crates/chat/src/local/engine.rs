@@ -157,13 +157,15 @@ impl<'m> Engine<'m> {
     fn enqueue(&mut self, job: Job, sink: Sink) {
         let id = self.next_group;
         self.next_group += 1;
-        let Job { prompts, candidates, choices, max_tokens, plan, grammar, rules, top_logprobs } = job;
+        let Job { prompts, candidates, choices, max_tokens, plan, grammar, rules, top_logprobs } =
+            job;
         self.groups.insert(id, Group::new(sink, prompts.len(), candidates, choices));
         let numbers = (0..prompts.len()).flat_map(|p| (0..candidates).map(move |k| (p, k)));
         for (number, (index, candidate)) in (0_u32..).zip(numbers) {
             let Some(prompt) = prompts.get(index) else { continue };
             let length = prompt.tokens.len();
-            let room = self.settings.limit.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
+            let room =
+                self.settings.limit.saturating_sub(u32::try_from(length).unwrap_or(u32::MAX));
             self.waiting.push_back(Sequence {
                 group: id,
                 number,
@@ -198,7 +200,10 @@ impl<'m> Engine<'m> {
                 Flow::Open if group.has_ended() => gone.push(*id),
                 Flow::Closed => gone.push(*id),
                 Flow::Stalled if group.abandoned(settings.reader_timeout) => {
-                    tracing::warn!(model = settings.name, "an answer was not read in time and is dropped");
+                    tracing::warn!(
+                        model = settings.name,
+                        "an answer was not read in time and is dropped"
+                    );
                     gone.push(*id);
                 }
                 Flow::Open | Flow::Stalled => {}
@@ -238,7 +243,9 @@ impl<'m> Engine<'m> {
     /// Whether another choice works on the same prompt: its cache will be shared when it is done.
     fn awaits_sibling(&self, sequence: &Sequence) -> bool {
         let works = |other: &Sequence| {
-            other.group == sequence.group && other.prompt == sequence.prompt && other.decoded + 1 < other.prompt_length
+            other.group == sequence.group
+                && other.prompt == sequence.prompt
+                && other.decoded + 1 < other.prompt_length
         };
         self.settings.share && !sequence.scores_prompt() && self.running.iter().any(works)
     }
@@ -326,7 +333,8 @@ impl<'m> Engine<'m> {
         let mut shares = Vec::with_capacity(ready.len());
         let mut left = room.min(self.settings.batch);
         // Those that generate come first, then prompts in order of arrival.
-        let (generating, prompts): (Vec<usize>, Vec<usize>) = ready.iter().partition(|i| self.pending(**i) == 1);
+        let (generating, prompts): (Vec<usize>, Vec<usize>) =
+            ready.iter().partition(|i| self.pending(**i) == 1);
         for index in generating.into_iter().chain(prompts) {
             let Some(sequence) = self.running.get(index) else { continue };
             let most = if sequence.scores_prompt() { SCORED_CHUNK } else { usize::MAX };
@@ -351,7 +359,9 @@ impl<'m> Engine<'m> {
 
     fn is_ready(&self, index: usize) -> bool {
         let sequence = self.running.get(index);
-        sequence.is_some_and(|s| !s.pending().is_empty() && self.groups.get(&s.group).is_some_and(Group::keeps_up))
+        sequence.is_some_and(|s| {
+            !s.pending().is_empty() && self.groups.get(&s.group).is_some_and(Group::keeps_up)
+        })
     }
 
     fn pending(&self, index: usize) -> usize {
@@ -386,7 +396,8 @@ impl<'m> Engine<'m> {
         for share in shares {
             let Some(sequence) = self.running.get_mut(share.index) else { continue };
             let from = sequence.decoded;
-            let decoded: Vec<i32> = sequence.pending().iter().take(share.count).map(|t| t.0).collect();
+            let decoded: Vec<i32> =
+                sequence.pending().iter().take(share.count).map(|t| t.0).collect();
             sequence.decoded += share.count;
             if let Some(slot) = sequence.slot {
                 self.slots.extend(slot, &decoded);
@@ -441,13 +452,15 @@ impl<'m> Engine<'m> {
     /// A batch failed for good: its requests fail, the others go on.
     fn break_down(&mut self, shares: &[Share], error: &DecodeError) {
         tracing::error!(model = self.settings.name, %error, "decoding failed");
-        let groups: Vec<u64> = shares.iter().filter_map(|s| self.running.get(s.index)).map(|s| s.group).collect();
+        let groups: Vec<u64> =
+            shares.iter().filter_map(|s| self.running.get(s.index)).map(|s| s.group).collect();
         for id in groups {
             if let Some(group) = self.groups.get_mut(&id) {
                 group.fail(ChatError::Engine(error.to_string()));
                 group.flush();
             }
-            let slots: Vec<usize> = self.running.iter().filter(|s| s.group == id).filter_map(|s| s.slot).collect();
+            let slots: Vec<usize> =
+                self.running.iter().filter(|s| s.group == id).filter_map(|s| s.slot).collect();
             self.forget(id);
             for slot in slots {
                 // What is left of the batch in the cache is unknown.
@@ -494,7 +507,12 @@ impl<'m> Engine<'m> {
 }
 
 /// Log probabilities of the prompt's tokens that follow the positions of `share`, which began at position `from`.
-fn score_prompt(model: &LlamaModel, context: &LlamaContext<'_>, sequence: &mut Sequence, (from, share): (usize, Share)) {
+fn score_prompt(
+    model: &LlamaModel,
+    context: &LlamaContext<'_>,
+    sequence: &mut Sequence,
+    (from, share): (usize, Share),
+) {
     if from == 0 {
         sequence.score_prompt(model, 0, None);
     }

@@ -50,14 +50,16 @@ pub(crate) fn schema_for(request: &GenerateRequest) -> Result<Option<Value>, Cha
 pub(crate) fn is_forced(request: &GenerateRequest) -> Result<bool, ChatError> {
     match &request.tool_choice {
         ToolChoice::Auto | ToolChoice::None => Ok(false),
-        ToolChoice::Required if request.tools.is_empty() => {
-            Err(ChatError::invalid("tool_choice", "`tool_choice` is `required`, but there are no `tools`"))
-        }
+        ToolChoice::Required if request.tools.is_empty() => Err(ChatError::invalid(
+            "tool_choice",
+            "`tool_choice` is `required`, but there are no `tools`",
+        )),
         ToolChoice::Required => Ok(true),
         ToolChoice::Named(name) if request.tools.iter().any(|tool| tool.name == *name) => Ok(true),
-        ToolChoice::Named(name) => {
-            Err(ChatError::invalid("tool_choice.function.name", format!("no tool is named `{name}`")))
-        }
+        ToolChoice::Named(name) => Err(ChatError::invalid(
+            "tool_choice.function.name",
+            format!("no tool is named `{name}`"),
+        )),
     }
 }
 
@@ -114,10 +116,16 @@ fn invalid(target: &str, problem: Problem) -> ChatError {
 /// # Errors
 /// When llama.cpp cannot make a grammar of it.
 pub(crate) fn build(model: &LlamaModel, schema: &Value) -> Result<LlamaSampler, ChatError> {
-    let refused = || ChatError::invalid(RESPONSE_SCHEMA, "the schema is too complex to hold an answer to; simplify it");
+    let refused = || {
+        ChatError::invalid(
+            RESPONSE_SCHEMA,
+            "the schema is too complex to hold an answer to; simplify it",
+        )
+    };
     // Without a subscriber: what llama.cpp logs about a grammar would show the client's schema.
     tracing::subscriber::with_default(tracing::subscriber::NoSubscriber::default(), || {
-        let grammar = llama_cpp_2::json_schema_to_grammar(&schema.to_string()).map_err(|_| refused())?;
+        let grammar =
+            llama_cpp_2::json_schema_to_grammar(&schema.to_string()).map_err(|_| refused())?;
         if grammar.len() > LONGEST_GRAMMAR {
             return Err(refused());
         }

@@ -109,7 +109,8 @@ impl Group {
 
     /// Takes pieces of sequence `sequence`.
     pub(crate) fn push(&mut self, sequence: u32, pieces: Vec<Piece>) {
-        let held = self.contest.as_mut().and_then(|c| c.pieces.get_mut(usize::try_from(sequence).ok()?));
+        let held =
+            self.contest.as_mut().and_then(|c| c.pieces.get_mut(usize::try_from(sequence).ok()?));
         match held {
             Some(held) => held.extend(pieces),
             None => self.pending.extend(pieces.into_iter().map(Ok)),
@@ -120,7 +121,9 @@ impl Group {
     pub(crate) fn finish(&mut self, sequence: u32, reason: FinishReason, score: f32) {
         self.running = self.running.saturating_sub(1);
         match &mut self.contest {
-            Some(contest) => self.pending.extend(contest.finish(sequence, reason, score).into_iter().map(Ok)),
+            Some(contest) => {
+                self.pending.extend(contest.finish(sequence, reason, score).into_iter().map(Ok))
+            }
             None => self.pending.push_back(Ok(Piece::Finished { choice: sequence, reason })),
         }
         if self.running == 0 && !self.ended {
@@ -186,7 +189,9 @@ impl Contest {
         let prompt = sequence / self.candidates.max(1);
         let first = usize::try_from(prompt * self.candidates).unwrap_or(usize::MAX);
         let count = usize::try_from(self.candidates).unwrap_or(0);
-        let Some(slots) = self.ended.get_mut(first..first.saturating_add(count)) else { return Vec::new() };
+        let Some(slots) = self.ended.get_mut(first..first.saturating_add(count)) else {
+            return Vec::new();
+        };
         if slots.iter().any(Option::is_none) {
             return Vec::new();
         }
@@ -207,7 +212,9 @@ fn renumber(piece: Piece, choice: u32) -> Piece {
     match piece {
         Piece::Text { text, logprobs, .. } => Piece::Text { choice, text, logprobs },
         Piece::Reasoning { text, .. } => Piece::Reasoning { choice, text },
-        Piece::ToolCall { index, id, name, arguments, .. } => Piece::ToolCall { choice, index, id, name, arguments },
+        Piece::ToolCall { index, id, name, arguments, .. } => {
+            Piece::ToolCall { choice, index, id, name, arguments }
+        }
         Piece::Finished { reason, .. } => Piece::Finished { choice, reason },
         Piece::Usage(usage) => Piece::Usage(usage),
     }
@@ -219,7 +226,8 @@ mod tests {
     use std::sync::Arc;
     use tokio::sync::Semaphore;
 
-    type Reader = (mpsc::Receiver<Result<Piece, ChatError>>, oneshot::Receiver<Result<(), ChatError>>);
+    type Reader =
+        (mpsc::Receiver<Result<Piece, ChatError>>, oneshot::Receiver<Result<(), ChatError>>);
 
     fn group(candidates: u32, choices: u32, room: usize) -> (Group, Reader) {
         let (pieces, reader) = mpsc::channel(room);

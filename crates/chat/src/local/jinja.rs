@@ -47,10 +47,14 @@ fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
         Some(width) => {
             let blanks = " ".repeat(width);
             let formatter = serde_json::ser::PrettyFormatter::with_indent(blanks.as_bytes());
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter)).map_err(failed)?;
+            value
+                .serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
+                .map_err(failed)?;
         }
         None => {
-            value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced)).map_err(failed)?;
+            value
+                .serialize(&mut serde_json::Serializer::with_formatter(&mut out, Spaced))
+                .map_err(failed)?;
         }
     }
     Ok(Value::from_safe_string(String::from_utf8_lossy(&out).into_owned()))
@@ -60,15 +64,26 @@ fn tojson(value: Value, options: Kwargs) -> Result<Value, Error> {
 struct Spaced;
 
 impl serde_json::ser::Formatter for Spaced {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+    fn begin_object_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+    ) -> std::io::Result<()> {
         out.write_all(b": ")
     }
 }
@@ -78,10 +93,21 @@ fn now() -> u64 {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
-const DAYS: [&str; 7] = ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
+const DAYS: [&str; 7] =
+    ["Thursday", "Friday", "Saturday", "Sunday", "Monday", "Tuesday", "Wednesday"];
 
 /// The part of `strftime` that templates use, in UTC; unknown directives stay as they are.
 fn strftime(format: &str, seconds: u64) -> String {
@@ -142,13 +168,19 @@ mod tests {
 
     fn render(template: &str, value: serde_json::Value) -> String {
         let env = environment(template.to_owned()).unwrap();
-        env.get_template(TEMPLATE).unwrap().render(context! { v => Value::from_serialize(value) }).unwrap()
+        env.get_template(TEMPLATE)
+            .unwrap()
+            .render(context! { v => Value::from_serialize(value) })
+            .unwrap()
     }
 
     #[test]
     fn json_is_written_as_python_writes_it() {
         let value = serde_json::json!({ "z": "<é'>", "a": [1, 2.5, null] });
-        assert_eq!(render("{{ v | tojson }}", value.clone()), r#"{"z": "<é'>", "a": [1, 2.5, null]}"#);
+        assert_eq!(
+            render("{{ v | tojson }}", value.clone()),
+            r#"{"z": "<é'>", "a": [1, 2.5, null]}"#
+        );
         assert_eq!(render("{{ v.a | tojson(indent=2) }}", value), "[\n  1,\n  2.5,\n  null\n]");
     }
 

@@ -43,7 +43,9 @@ fn backend() -> Result<&'static LlamaBackend, String> {
         send_logs_to_tracing(LogOptions::default());
         LlamaBackend::init().ok()
     });
-    backend.as_ref().ok_or_else(|| "llama.cpp is in use by somebody else in this process".to_owned())
+    backend
+        .as_ref()
+        .ok_or_else(|| "llama.cpp is in use by somebody else in this process".to_owned())
 }
 
 /// What the engine's thread found in the file.
@@ -62,7 +64,8 @@ pub(super) async fn load(options: LocalOptions) -> Result<LocalEngine, ChatError
     let (jobs, inbox) = sync_channel(places);
     let (tell, told) = oneshot::channel();
     let thread = spawn_engine(options.clone(), Arc::clone(&shared), inbox, tell).map_err(failed)?;
-    let found = told.await.map_err(|_| failed("its thread has panicked".to_owned()))?.map_err(failed)?;
+    let found =
+        told.await.map_err(|_| failed("its thread has panicked".to_owned()))?.map_err(failed)?;
     let preparer = preparer(&options, &found).map_err(failed)?;
     let info = info(&options, &preparer);
     let (intake, requests) = sync_channel(places);
@@ -75,7 +78,12 @@ pub(super) async fn load(options: LocalOptions) -> Result<LocalEngine, ChatError
     });
     let prepare = prepare.map_err(failed)?;
     *stopper.threads.lock().unwrap_or_else(PoisonError::into_inner) = vec![thread, prepare];
-    tracing::info!(model = info.name, context_tokens = info.context_tokens, chat = info.chat, "model loaded");
+    tracing::info!(
+        model = info.name,
+        context_tokens = info.context_tokens,
+        chat = info.chat,
+        "model loaded"
+    );
     Ok(LocalEngine { info, intake, places: Arc::new(Semaphore::new(places)), stopper })
 }
 
@@ -124,8 +132,9 @@ fn open_model(options: &LocalOptions) -> Result<LlamaModel, String> {
         return Err(format!("there is no file {}", path.display()));
     }
     let params = LlamaModelParams::default().with_n_gpu_layers(options.engine.gpu_layers);
-    LlamaModel::load_from_file(backend()?, path, &params)
-        .map_err(|_| format!("{} is no GGUF file that llama.cpp can load; its log says why", path.display()))
+    LlamaModel::load_from_file(backend()?, path, &params).map_err(|_| {
+        format!("{} is no GGUF file that llama.cpp can load; its log says why", path.display())
+    })
 }
 
 /// Tokens of prompt and answer together.
@@ -137,7 +146,11 @@ fn context_limit(model: &LlamaModel, engine: &EngineConfig) -> u32 {
     }
 }
 
-fn open_context<'m>(model: &'m LlamaModel, engine: &EngineConfig, limit: u32) -> Result<LlamaContext<'m>, String> {
+fn open_context<'m>(
+    model: &'m LlamaModel,
+    engine: &EngineConfig,
+    limit: u32,
+) -> Result<LlamaContext<'m>, String> {
     let cells = match engine.cache_tokens {
         0 => limit.saturating_mul(2),
         cells => cells.max(limit),
@@ -160,7 +173,12 @@ fn open_context<'m>(model: &'m LlamaModel, engine: &EngineConfig, limit: u32) ->
     })
 }
 
-fn settings(options: &LocalOptions, model: &LlamaModel, context: &LlamaContext<'_>, limit: u32) -> Settings {
+fn settings(
+    options: &LocalOptions,
+    model: &LlamaModel,
+    context: &LlamaContext<'_>,
+    limit: u32,
+) -> Settings {
     let engine = &options.engine;
     let size = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
     Settings {
@@ -178,8 +196,10 @@ fn settings(options: &LocalOptions, model: &LlamaModel, context: &LlamaContext<'
 
 fn preparer(options: &LocalOptions, found: &Found) -> Result<Preparer, String> {
     let model = Arc::clone(&found.model);
-    let source = options.chat_template.clone().or_else(|| model.chat_template(None).ok()?.to_string().ok());
-    let template = source.map(|source| ChatTemplate::new(source, special_texts(&model))).transpose()?;
+    let source =
+        options.chat_template.clone().or_else(|| model.chat_template(None).ok()?.to_string().ok());
+    let template =
+        source.map(|source| ChatTemplate::new(source, special_texts(&model))).transpose()?;
     let longest_token = model.tokens(true).map(|(_, bytes)| bytes.len()).max().unwrap_or(1).max(1);
     let (sampling, name) = (options.engine.sampling.clone(), options.name.clone());
     Ok(Preparer { model, template, sampling, name, limit: found.limit, longest_token })
@@ -192,7 +212,11 @@ fn special_texts(model: &LlamaModel) -> SpecialTexts {
         String::from_utf8(bytes).unwrap_or_default()
     };
     let controls = vocab.tokens().filter(|token| vocab.is_control(*token) || vocab.is_eog(*token));
-    SpecialTexts { bos: text(vocab.bos()), eos: text(vocab.eos()), controls: controls.map(text).collect() }
+    SpecialTexts {
+        bos: text(vocab.bos()),
+        eos: text(vocab.eos()),
+        controls: controls.map(text).collect(),
+    }
 }
 
 fn info(options: &LocalOptions, preparer: &Preparer) -> ModelInfo {
@@ -222,8 +246,10 @@ fn threads(configured: usize) -> usize {
     }
     let usable = std::thread::available_parallelism().map_or(1, usize::from);
     let cores: BTreeSet<String> = (0..)
-        .map_while(|cpu| std::fs::read_to_string(format!("{TOPOLOGY}/cpu{cpu}/topology/thread_siblings_list")).ok())
+        .map_while(|cpu| {
+            std::fs::read_to_string(format!("{TOPOLOGY}/cpu{cpu}/topology/thread_siblings_list"))
+                .ok()
+        })
         .collect();
     if cores.is_empty() { usable } else { usable.min(cores.len()) }
 }
-

@@ -17,7 +17,12 @@ pub(crate) fn scores(logits: &[f32], chosen: i32, top: usize) -> Scores {
     let sum: f64 = logits.iter().map(|l| f64::from(l - largest).exp()).sum();
     #[expect(clippy::cast_possible_truncation, reason = "single precision is what the API reports")]
     let normaliser = largest + sum.ln() as f32;
-    let of = |id: i32| usize::try_from(id).ok().and_then(|i| logits.get(i)).map_or(f32::NEG_INFINITY, |l| l - normaliser);
+    let of = |id: i32| {
+        usize::try_from(id)
+            .ok()
+            .and_then(|i| logits.get(i))
+            .map_or(f32::NEG_INFINITY, |l| l - normaliser)
+    };
     let mut best: Vec<(i32, f32)> = Vec::with_capacity(top + 1);
     for (id, logit) in (0_i32..).zip(logits) {
         if top == 0 || (best.len() == top && best.last().is_some_and(|(_, least)| logit <= least)) {
@@ -27,7 +32,10 @@ pub(crate) fn scores(logits: &[f32], chosen: i32, top: usize) -> Scores {
         best.insert(at, (id, *logit));
         best.truncate(top);
     }
-    Scores { chosen: of(chosen), best: best.into_iter().map(|(id, logit)| (id, logit - normaliser)).collect() }
+    Scores {
+        chosen: of(chosen),
+        best: best.into_iter().map(|(id, logit)| (id, logit - normaliser)).collect(),
+    }
 }
 
 #[cfg(test)]

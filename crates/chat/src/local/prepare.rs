@@ -69,7 +69,8 @@ impl Preparer {
         let rendered = template.render(request)?;
         let tokens = self.tokens(rendered.pieces.iter().map(String::as_str), "messages")?;
         self.check_length(tokens.len(), request.sampling.max_tokens, "messages")?;
-        let grammar = schema.as_ref().map(|schema| grammar::build(&self.model, schema)).transpose()?;
+        let grammar =
+            schema.as_ref().map(|schema| grammar::build(&self.model, schema)).transpose()?;
         let calls = !request.tools.is_empty() && request.tool_choice != ToolChoice::None;
         let tools = calls.then(|| Expected {
             names: request.tools.iter().map(|tool| tool.name.clone()).collect(),
@@ -101,7 +102,10 @@ impl Preparer {
         let choices = sampling.n.max(1);
         let candidates = best_of.unwrap_or(choices);
         if candidates < choices {
-            return Err(ChatError::invalid("best_of", format!("`best_of` must be at least `n`, which is {choices}")));
+            return Err(ChatError::invalid(
+                "best_of",
+                format!("`best_of` must be at least `n`, which is {choices}"),
+            ));
         }
         if prompts.is_empty() {
             return Err(ChatError::invalid("prompt", "`prompt` must hold at least one prompt"));
@@ -135,7 +139,9 @@ impl Preparer {
         };
         let echo: Option<Arc<str>> = echo.then(|| match text {
             Some(text) => text.into(),
-            None => String::from_utf8_lossy(&self.model.vocab().detokenize(&tokens, false, true)).into(),
+            None => {
+                String::from_utf8_lossy(&self.model.vocab().detokenize(&tokens, false, true)).into()
+            }
         });
         if let Some(suffix) = suffix.filter(|s| !s.is_empty()) {
             tokens = self.around_gap(tokens, suffix)?;
@@ -144,22 +150,34 @@ impl Preparer {
             // An empty prompt is the beginning of a text.
             let vocab = self.model.vocab();
             let start = [vocab.bos(), vocab.eos()].into_iter().find(|t| t.0 >= 0);
-            tokens.push(start.ok_or_else(|| ChatError::invalid("prompt", "the model needs a prompt that is not empty"))?);
+            tokens.push(start.ok_or_else(|| {
+                ChatError::invalid("prompt", "the model needs a prompt that is not empty")
+            })?);
         }
         self.check_length(tokens.len(), max_tokens, "prompt")?;
         Ok(Prompt { tokens: tokens.into(), echo })
     }
 
-    fn plan(&self, sampling: &Sampling, extra: &serde_json::Map<String, serde_json::Value>) -> Result<Plan, ChatError> {
+    fn plan(
+        &self,
+        sampling: &Sampling,
+        extra: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Plan, ChatError> {
         Plan::new(sampling, extra, &self.sampling, (self.model.n_vocab(), self.limit))
     }
 
     /// Tokens of a text in pieces, with what the model wants at the beginning of a text.
-    fn tokens<'a>(&self, pieces: impl IntoIterator<Item = &'a str> + Clone, target: &'static str) -> Result<Vec<LlamaToken>, ChatError> {
+    fn tokens<'a>(
+        &self,
+        pieces: impl IntoIterator<Item = &'a str> + Clone,
+        target: &'static str,
+    ) -> Result<Vec<LlamaToken>, ChatError> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let bytes: usize = pieces.clone().into_iter().map(str::len).sum();
         if bytes > limit.saturating_mul(self.longest_token) {
-            let message = format!("the prompt has more than the {limit} tokens that the model takes; shorten it");
+            let message = format!(
+                "the prompt has more than the {limit} tokens that the model takes; shorten it"
+            );
             return Err(ChatError::ContextLength { message, target });
         }
         let vocab = self.model.vocab();
@@ -179,18 +197,29 @@ impl Preparer {
         let check = |id: &u32| {
             let token = i32::try_from(*id).ok().filter(|t| *t < most).map(LlamaToken);
             token.ok_or_else(|| {
-                ChatError::invalid("prompt", format!("`{id}` is no token of this model; ids go from 0 to {}", most - 1))
+                ChatError::invalid(
+                    "prompt",
+                    format!("`{id}` is no token of this model; ids go from 0 to {}", most - 1),
+                )
             })
         };
         ids.iter().map(check).collect()
     }
 
     /// The prompt for filling the gap before `suffix`, for models that were trained to.
-    fn around_gap(&self, before: Vec<LlamaToken>, suffix: &str) -> Result<Vec<LlamaToken>, ChatError> {
+    fn around_gap(
+        &self,
+        before: Vec<LlamaToken>,
+        suffix: &str,
+    ) -> Result<Vec<LlamaToken>, ChatError> {
         let vocab = self.model.vocab();
         let (prefix, after, middle) = (vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid());
         if [prefix, after, middle].iter().any(|token| token.0 < 0) {
-            return Err(ChatError::unsupported("suffix", json!(suffix), "the model was not trained to fill gaps; leave `suffix` out"));
+            return Err(ChatError::unsupported(
+                "suffix",
+                json!(suffix),
+                "the model was not trained to fill gaps; leave `suffix` out",
+            ));
         }
         let mut tokens = vec![prefix];
         tokens.extend(before);
@@ -200,7 +229,12 @@ impl Preparer {
         Ok(tokens)
     }
 
-    fn check_length(&self, prompt: usize, max_tokens: Option<u32>, target: &'static str) -> Result<(), ChatError> {
+    fn check_length(
+        &self,
+        prompt: usize,
+        max_tokens: Option<u32>,
+        target: &'static str,
+    ) -> Result<(), ChatError> {
         let limit = self.limit;
         let prompt = u32::try_from(prompt).unwrap_or(u32::MAX);
         let message = match max_tokens {
@@ -240,7 +274,9 @@ pub(crate) fn run(
 fn check_count(prompts: usize, candidates: u32, target: &str) -> Result<(), ChatError> {
     let total = prompts.saturating_mul(usize::try_from(candidates).unwrap_or(usize::MAX));
     if total > MOST_SEQUENCES {
-        let message = format!("the request asks for {total} answers; at most {MOST_SEQUENCES} are possible at once");
+        let message = format!(
+            "the request asks for {total} answers; at most {MOST_SEQUENCES} are possible at once"
+        );
         return Err(ChatError::invalid(target, message));
     }
     Ok(())

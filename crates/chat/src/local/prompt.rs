@@ -63,15 +63,24 @@ impl ChatTemplate {
     pub(crate) fn new(source: String, special: SpecialTexts) -> Result<Self, String> {
         let developer = source.contains("developer");
         let thinks = source.contains("<think>");
-        let env = jinja::environment(source).map_err(|e| format!("the chat template does not parse: {e}"))?;
+        let env = jinja::environment(source)
+            .map_err(|e| format!("the chat template does not parse: {e}"))?;
         let controls = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(special.controls.iter().filter(|c| c.chars().count() > 1))
             .map_err(|e| e.to_string())?;
         let SpecialTexts { bos, eos, controls: _ } = special;
         let mut template = Self {
-            env, controls, bos, eos, developer, thinks,
-            system: true, tools: true, calls: true, objects: true,
+            env,
+            controls,
+            bos,
+            eos,
+            developer,
+            thinks,
+            system: true,
+            tools: true,
+            calls: true,
+            objects: true,
         };
         template.probe()?;
         Ok(template)
@@ -98,7 +107,8 @@ impl ChatTemplate {
         };
         let words = ["probe_tool", "probe_value", "probe_result"];
         self.objects = shows(self, &called(json!({ "a": "probe_value" })), &Value::Null, &words);
-        self.calls = self.objects || shows(self, &called(json!("{\"a\": \"probe_value\"}")), &Value::Null, &words);
+        self.calls = self.objects
+            || shows(self, &called(json!("{\"a\": \"probe_value\"}")), &Value::Null, &words);
         Ok(())
     }
 
@@ -131,7 +141,10 @@ impl ChatTemplate {
         messages.iter_mut().for_each(|m| self.defuse(m));
         self.defuse(&mut tools);
         let text = self.text(&messages, &tools).map_err(|error| {
-            ChatError::invalid("messages", format!("the model's chat template refuses this conversation: {error}"))
+            ChatError::invalid(
+                "messages",
+                format!("the model's chat template refuses this conversation: {error}"),
+            )
         })?;
         let thinking = self.thinks.then(|| text.trim_end().ends_with("<think>"));
         let pieces = text.split(SPLIT).filter(|p| !p.is_empty()).map(str::to_owned).collect();
@@ -141,7 +154,11 @@ impl ChatTemplate {
     /// Renders; the error tells the template's own words, never the conversation.
     fn text(&self, messages: &[Value], tools: &Value) -> Result<String, String> {
         let template = self.env.get_template(jinja::TEMPLATE).map_err(|e| e.to_string())?;
-        let tools = if tools.is_null() { minijinja::Value::UNDEFINED } else { minijinja::Value::from_serialize(tools) };
+        let tools = if tools.is_null() {
+            minijinja::Value::UNDEFINED
+        } else {
+            minijinja::Value::from_serialize(tools)
+        };
         let values = context! {
             messages => minijinja::Value::from_serialize(messages),
             tools => tools,
@@ -149,10 +166,17 @@ impl ChatTemplate {
             bos_token => self.bos,
             eos_token => self.eos,
         };
-        template.render(values).map_err(|e| e.detail().map_or_else(|| e.kind().to_string(), str::to_owned))
+        template
+            .render(values)
+            .map_err(|e| e.detail().map_or_else(|| e.kind().to_string(), str::to_owned))
     }
 
-    fn message(&self, message: &Message, index: usize, before: &[Message]) -> Result<Value, ChatError> {
+    fn message(
+        &self,
+        message: &Message,
+        index: usize,
+        before: &[Message],
+    ) -> Result<Value, ChatError> {
         let Message { role, content, name, tool_calls, tool_call_id } = message;
         let text = text_of(content, index)?;
         let mut fields = Map::new();
@@ -165,7 +189,8 @@ impl ChatTemplate {
             Role::Tool => {
                 let called = called_name(tool_call_id.as_deref(), before).or(name.as_deref());
                 if !self.calls {
-                    let text = format!("The function `{}` returned:\n{text}", called.unwrap_or("unknown"));
+                    let text =
+                        format!("The function `{}` returned:\n{text}", called.unwrap_or("unknown"));
                     return Ok(json!({ "role": "user", "content": text }));
                 }
                 fields.insert("name".to_owned(), json!(called));
@@ -193,7 +218,11 @@ impl ChatTemplate {
         if !text.is_empty() {
             lines.push(text);
         }
-        lines.extend(calls.iter().map(|call| json!({ "name": call.name, "arguments": arguments_of(call) }).to_string()));
+        lines.extend(
+            calls.iter().map(|call| {
+                json!({ "name": call.name, "arguments": arguments_of(call) }).to_string()
+            }),
+        );
         json!({ "role": "assistant", "content": lines.join("\n") })
     }
 
@@ -242,7 +271,11 @@ fn text_of(parts: &[Part], message: usize) -> Result<String, ChatError> {
             Part::AudioUrl(_) => "audio_url",
         };
         let target = format!("messages.{message}.content.{index}");
-        return Err(ChatError::unsupported(target, json!(kind), format!("the model takes text, not `{kind}`")));
+        return Err(ChatError::unsupported(
+            target,
+            json!(kind),
+            format!("the model takes text, not `{kind}`"),
+        ));
     }
     Ok(texts.join("\n"))
 }

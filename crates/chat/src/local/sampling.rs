@@ -53,13 +53,16 @@ impl Plan {
         (vocabulary, window): (i32, u32),
     ) -> Result<Self, ChatError> {
         let mut plan = Self {
-            temperature: within("temperature", request.temperature, 0.0..=2.0)?.unwrap_or(defaults.temperature),
+            temperature: within("temperature", request.temperature, 0.0..=2.0)?
+                .unwrap_or(defaults.temperature),
             top_p: within("top_p", request.top_p, 0.0..=1.0)?.unwrap_or(defaults.top_p),
             top_k: i32::try_from(defaults.top_k).unwrap_or(i32::MAX),
             min_p: defaults.min_p,
             typical_p: 1.0,
-            frequency_penalty: within("frequency_penalty", request.frequency_penalty, -2.0..=2.0)?.unwrap_or(0.0),
-            presence_penalty: within("presence_penalty", request.presence_penalty, -2.0..=2.0)?.unwrap_or(0.0),
+            frequency_penalty: within("frequency_penalty", request.frequency_penalty, -2.0..=2.0)?
+                .unwrap_or(0.0),
+            presence_penalty: within("presence_penalty", request.presence_penalty, -2.0..=2.0)?
+                .unwrap_or(0.0),
             repeat_penalty: defaults.repeat_penalty,
             repeat_last_n: i32::try_from(defaults.repeat_last_n).unwrap_or(i32::MAX),
             seed: request.seed.map(fold_seed),
@@ -71,7 +74,10 @@ impl Plan {
             let id = i32::try_from(*token).ok().filter(|id| *id < vocabulary);
             let id = id.ok_or_else(|| {
                 let most = vocabulary - 1;
-                ChatError::invalid("logit_bias", format!("`{token}` is no token of this model; ids go from 0 to {most}"))
+                ChatError::invalid(
+                    "logit_bias",
+                    format!("`{token}` is no token of this model; ids go from 0 to {most}"),
+                )
             })?;
             let bias = within("logit_bias", Some(*bias), -100.0..=100.0)?.unwrap_or(0.0);
             plan.bias.push((id, bias));
@@ -89,10 +95,14 @@ impl Plan {
             "repeat_last_n" => self.repeat_last_n = count(name, value)?,
             "min_p" => self.min_p = number(name, value, 0.0..=1.0)?,
             "typical_p" => self.typical_p = number(name, value, 0.0..=1.0)?,
-            "repeat_penalty" | "repetition_penalty" => self.repeat_penalty = number(name, value, 0.01..=10.0)?,
+            "repeat_penalty" | "repetition_penalty" => {
+                self.repeat_penalty = number(name, value, 0.01..=10.0)?
+            }
             unknown => {
                 let known = EXTRA_PARAMETERS.join("`, `");
-                let message = format!("the model does not take the parameter `{unknown}`; it takes `{known}`");
+                let message = format!(
+                    "the model does not take the parameter `{unknown}`; it takes `{known}`"
+                );
                 return Err(ChatError::unsupported(unknown, value.clone(), message));
             }
         }
@@ -101,20 +111,40 @@ impl Plan {
 
     /// The sampler of choice `choice`, whose draws differ from those of the other choices. `prompt` counts for
     /// `repeat_penalty` alone.
-    pub(crate) fn sampler(&self, choice: u32, prompt: &[LlamaToken], grammar: Option<LlamaSampler>) -> Sampler {
+    pub(crate) fn sampler(
+        &self,
+        choice: u32,
+        prompt: &[LlamaToken],
+        grammar: Option<LlamaSampler>,
+    ) -> Sampler {
         let mut links = Vec::new();
         if !self.bias.is_empty() {
-            let bias: Vec<_> = self.bias.iter().map(|(id, b)| LlamaLogitBias::new(LlamaToken(*id), *b)).collect();
+            let bias: Vec<_> =
+                self.bias.iter().map(|(id, b)| LlamaLogitBias::new(LlamaToken(*id), *b)).collect();
             links.push(LlamaSampler::logit_bias(self.vocabulary, &bias));
         }
         if is_set(self.repeat_penalty - 1.0) && self.repeat_last_n > 0 {
-            let recent = prompt.len().saturating_sub(usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX));
-            let penalty = LlamaSampler::penalties(self.vocabulary, self.repeat_last_n, self.repeat_penalty, 0.0, 0.0);
+            let recent = prompt
+                .len()
+                .saturating_sub(usize::try_from(self.repeat_last_n).unwrap_or(usize::MAX));
+            let penalty = LlamaSampler::penalties(
+                self.vocabulary,
+                self.repeat_last_n,
+                self.repeat_penalty,
+                0.0,
+                0.0,
+            );
             links.push(penalty.with_tokens(prompt.iter().skip(recent)));
         }
         if is_set(self.frequency_penalty) || is_set(self.presence_penalty) {
             let (frequency, presence) = (self.frequency_penalty, self.presence_penalty);
-            links.push(LlamaSampler::penalties(self.vocabulary, self.window, 1.0, frequency, presence));
+            links.push(LlamaSampler::penalties(
+                self.vocabulary,
+                self.window,
+                1.0,
+                frequency,
+                presence,
+            ));
         }
         if self.temperature > 0.0 {
             links.push(LlamaSampler::temp(self.temperature));
@@ -130,7 +160,9 @@ impl Plan {
             if self.min_p > 0.0 {
                 links.push(LlamaSampler::min_p(self.min_p, MIN_KEEP));
             }
-            links.push(LlamaSampler::dist(self.seed.map_or(RANDOM_SEED, |seed| nth_seed(seed, choice))));
+            links.push(LlamaSampler::dist(
+                self.seed.map_or(RANDOM_SEED, |seed| nth_seed(seed, choice)),
+            ));
         } else {
             links.push(LlamaSampler::greedy());
         }
@@ -154,7 +186,11 @@ impl Sampler {
     ///
     /// # Errors
     /// When the grammar allows no token at all.
-    pub(crate) fn next(&mut self, logits: &[f32], scratch: &mut Scratch) -> Result<LlamaToken, DeadEnd> {
+    pub(crate) fn next(
+        &mut self,
+        logits: &[f32],
+        scratch: &mut Scratch,
+    ) -> Result<LlamaToken, DeadEnd> {
         scratch.fill(logits);
         self.chain.apply(&mut scratch.candidates);
         let token = scratch.candidates.selected_token().ok_or(DeadEnd)?;
@@ -201,7 +237,9 @@ impl Scratch {
 
     fn fill(&mut self, logits: &[f32]) {
         self.reset();
-        let all = (0_i32..).zip(logits).map(|(id, logit)| LlamaTokenData::new(LlamaToken(id), *logit, 0.0));
+        let all = (0_i32..)
+            .zip(logits)
+            .map(|(id, logit)| LlamaTokenData::new(LlamaToken(id), *logit, 0.0));
         self.candidates.data.extend(all);
     }
 
@@ -217,7 +255,11 @@ impl Scratch {
     }
 }
 
-fn within(name: &str, value: Option<f32>, range: std::ops::RangeInclusive<f32>) -> Result<Option<f32>, ChatError> {
+fn within(
+    name: &str,
+    value: Option<f32>,
+    range: std::ops::RangeInclusive<f32>,
+) -> Result<Option<f32>, ChatError> {
     match value {
         Some(v) if !range.contains(&v) => Err(ChatError::invalid(
             name,
@@ -227,15 +269,24 @@ fn within(name: &str, value: Option<f32>, range: std::ops::RangeInclusive<f32>) 
     }
 }
 
-fn number(name: &str, value: &Value, range: std::ops::RangeInclusive<f32>) -> Result<f32, ChatError> {
-    #[expect(clippy::cast_possible_truncation, reason = "sampling takes no more than single precision")]
+fn number(
+    name: &str,
+    value: &Value,
+    range: std::ops::RangeInclusive<f32>,
+) -> Result<f32, ChatError> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "sampling takes no more than single precision"
+    )]
     let number = value.as_f64().map_or(f32::NAN, |v| v as f32);
     within(name, Some(number), range).map(Option::unwrap_or_default)
 }
 
 fn count(name: &str, value: &Value) -> Result<i32, ChatError> {
     let number = value.as_u64().and_then(|v| i32::try_from(v).ok());
-    number.ok_or_else(|| ChatError::invalid(name, format!("`{name}` must be an integer that is not negative")))
+    number.ok_or_else(|| {
+        ChatError::invalid(name, format!("`{name}` must be an integer that is not negative"))
+    })
 }
 
 fn is_set(value: f32) -> bool {
@@ -266,7 +317,14 @@ mod tests {
     const SIZE: (i32, u32) = (4, 64);
 
     fn defaults() -> SamplingConfig {
-        SamplingConfig { temperature: 0.7, top_p: 1.0, top_k: 0, min_p: 0.0, repeat_penalty: 1.0, repeat_last_n: 64 }
+        SamplingConfig {
+            temperature: 0.7,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+        }
     }
 
     fn greedy(change: impl FnOnce(&mut Sampling)) -> Sampler {
@@ -307,10 +365,13 @@ mod tests {
     #[test]
     fn the_same_seed_draws_the_same_tokens_and_other_choices_draw_others() {
         let plan = |seed| {
-            let request = Sampling { temperature: Some(2.0), seed: Some(seed), ..Sampling::default() };
+            let request =
+                Sampling { temperature: Some(2.0), seed: Some(seed), ..Sampling::default() };
             Plan::new(&request, &Map::new(), &defaults(), SIZE).unwrap()
         };
-        let run = |seed, choice| draws(&mut plan(seed).sampler(choice, &[], None), &[1.0, 1.0, 1.0, 1.0], 64);
+        let run = |seed, choice| {
+            draws(&mut plan(seed).sampler(choice, &[], None), &[1.0, 1.0, 1.0, 1.0], 64)
+        };
         assert_eq!(run(7, 0), run(7, 0));
         assert_ne!(run(7, 0), run(7, 1));
         assert_ne!(run(7, 0), run(8, 0));
@@ -321,7 +382,8 @@ mod tests {
     fn extra_parameters_cut_the_distribution() {
         let extra = json!({ "top_k": 1 }).as_object().cloned().unwrap();
         let request = Sampling { temperature: Some(2.0), ..Sampling::default() };
-        let mut sampler = Plan::new(&request, &extra, &defaults(), SIZE).unwrap().sampler(0, &[], None);
+        let mut sampler =
+            Plan::new(&request, &extra, &defaults(), SIZE).unwrap().sampler(0, &[], None);
         assert_eq!(draws(&mut sampler, &[0.9, 1.0, 0.9, 0.9], 32), [1; 32]);
     }
 
@@ -331,10 +393,16 @@ mod tests {
             let extra = extra.as_object().cloned().unwrap();
             Plan::new(&Sampling::default(), &extra, &defaults(), SIZE).unwrap_err()
         };
-        let ChatError::Unsupported { target, input, .. } = refuse(json!({ "mirostat": 2 })) else { panic!() };
+        let ChatError::Unsupported { target, input, .. } = refuse(json!({ "mirostat": 2 })) else {
+            panic!()
+        };
         assert_eq!((target.as_str(), input), ("mirostat", json!(2)));
-        assert!(matches!(refuse(json!({ "min_p": 3 })), ChatError::Invalid { target, .. } if target == "min_p"));
-        assert!(matches!(refuse(json!({ "top_k": -1 })), ChatError::Invalid { target, .. } if target == "top_k"));
+        assert!(
+            matches!(refuse(json!({ "min_p": 3 })), ChatError::Invalid { target, .. } if target == "min_p")
+        );
+        assert!(
+            matches!(refuse(json!({ "top_k": -1 })), ChatError::Invalid { target, .. } if target == "top_k")
+        );
     }
 
     #[test]

@@ -26,14 +26,42 @@ const MOST_BEGINNINGS: u64 = 4096;
 
 /// Keywords without influence on what is valid.
 const ANNOTATIONS: [&str; 16] = [
-    "$schema", "$id", "$comment", "$defs", "definitions", "title", "description", "default", "example",
-    "examples", "deprecated", "readOnly", "writeOnly", "contentMediaType", "contentEncoding", "discriminator",
+    "$schema",
+    "$id",
+    "$comment",
+    "$defs",
+    "definitions",
+    "title",
+    "description",
+    "default",
+    "example",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentMediaType",
+    "contentEncoding",
+    "discriminator",
 ];
 /// Keywords that are understood beside `type`.
 const STRUCTURE: [&str; 17] = [
-    "type", "properties", "required", "additionalProperties", "items", "prefixItems", "minItems", "maxItems",
-    "minLength", "maxLength", "format", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum",
-    "nullable", "strict",
+    "type",
+    "properties",
+    "required",
+    "additionalProperties",
+    "items",
+    "prefixItems",
+    "minItems",
+    "maxItems",
+    "minLength",
+    "maxLength",
+    "format",
+    "minimum",
+    "maximum",
+    "exclusiveMinimum",
+    "exclusiveMaximum",
+    "nullable",
+    "strict",
 ];
 
 /// What to do with a keyword that cannot be enforced.
@@ -64,7 +92,13 @@ pub(crate) struct Document {
 impl Document {
     /// Adds `schema`; the answer refers to it within the document.
     pub(crate) fn add(&mut self, schema: &Value, mode: Mode) -> Result<Value, Problem> {
-        let mut rewriter = Rewriter { source: schema, mode, document: self, names: HashMap::new(), queue: Vec::new() };
+        let mut rewriter = Rewriter {
+            source: schema,
+            mode,
+            document: self,
+            names: HashMap::new(),
+            queue: Vec::new(),
+        };
         let root = rewriter.rewrite(schema, &Path::default())?;
         while let Some((name, target, path)) = rewriter.queue.pop() {
             let definition = rewriter.rewrite(target, &path)?;
@@ -100,7 +134,8 @@ struct Path {
 
 impl Path {
     fn join(&self, step: &str) -> Self {
-        let text = if self.text.is_empty() { step.to_owned() } else { format!("{}.{step}", self.text) };
+        let text =
+            if self.text.is_empty() { step.to_owned() } else { format!("{}.{step}", self.text) };
         Self { text, depth: self.depth + 1 }
     }
 }
@@ -125,7 +160,11 @@ impl<'a> Rewriter<'a, '_> {
         let fields = match schema {
             Value::Bool(true) => return Ok(json!({})),
             Value::Object(fields) => fields,
-            Value::Bool(false) | Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) => {
+            Value::Bool(false)
+            | Value::Null
+            | Value::Number(_)
+            | Value::String(_)
+            | Value::Array(_) => {
                 return Err(problem(&path.text, "must be an object"));
             }
         };
@@ -142,7 +181,8 @@ impl<'a> Rewriter<'a, '_> {
             return fixed(std::slice::from_ref(value), path);
         }
         if let Some(values) = fields.get("enum") {
-            let values = values.as_array().ok_or_else(|| problem(&path.text, "`enum` must be a list"))?;
+            let values =
+                values.as_array().ok_or_else(|| problem(&path.text, "`enum` must be a list"))?;
             return fixed(values, path);
         }
         self.typed(fields, path)
@@ -153,20 +193,31 @@ impl<'a> Rewriter<'a, '_> {
         if self.mode == Mode::Loose {
             return Ok(());
         }
-        let combined = ["$ref", "anyOf", "oneOf", "allOf", "const", "enum"].into_iter().find(|k| fields.contains_key(*k));
+        let combined = ["$ref", "anyOf", "oneOf", "allOf", "const", "enum"]
+            .into_iter()
+            .find(|k| fields.contains_key(*k));
         for (key, value) in fields {
             let name = key.as_str();
             if ANNOTATIONS.contains(&name) || name.starts_with("x-") || Some(name) == combined {
                 continue;
             }
-            let harmless = (name == "uniqueItems" && value == &Value::Bool(false)) || name == "type";
+            let harmless =
+                (name == "uniqueItems" && value == &Value::Bool(false)) || name == "type";
             match combined {
                 Some(other) if !harmless => {
-                    return Err(problem(&path.text, format!("has `{name}` beside `{other}`, which is not supported")));
+                    return Err(problem(
+                        &path.text,
+                        format!("has `{name}` beside `{other}`, which is not supported"),
+                    ));
                 }
                 Some(_) => {}
                 None if harmless || STRUCTURE.contains(&name) => {}
-                None => return Err(problem(&path.text, format!("has the keyword `{name}`, which is not supported"))),
+                None => {
+                    return Err(problem(
+                        &path.text,
+                        format!("has the keyword `{name}`, which is not supported"),
+                    ));
+                }
             }
         }
         Ok(())
@@ -201,15 +252,25 @@ impl<'a> Rewriter<'a, '_> {
         let inside = inside.ok_or_else(|| {
             problem(&path.text, format!("`$ref` `{pointer}` leaves the schema; use `#/$defs/...`"))
         })?;
-        self.source.pointer(inside).ok_or_else(|| problem(&path.text, format!("`$ref` `{pointer}` refers to nothing")))
+        self.source
+            .pointer(inside)
+            .ok_or_else(|| problem(&path.text, format!("`$ref` `{pointer}` refers to nothing")))
     }
 
-    fn alternatives(&mut self, key: &str, items: &'a [Value], path: &Path) -> Result<Value, Problem> {
+    fn alternatives(
+        &mut self,
+        key: &str,
+        items: &'a [Value],
+        path: &Path,
+    ) -> Result<Value, Problem> {
         match items {
             [] => Err(problem(&path.text, format!("`{key}` must not be empty"))),
             [one] => self.rewrite(one, &path.join(&format!("{key}.0"))),
             _ if key != "allOf" => {
-                let parts = items.iter().enumerate().map(|(i, item)| self.rewrite(item, &path.join(&format!("{key}.{i}"))));
+                let parts = items
+                    .iter()
+                    .enumerate()
+                    .map(|(i, item)| self.rewrite(item, &path.join(&format!("{key}.{i}"))));
                 Ok(json!({ "anyOf": parts.collect::<Result<Vec<_>, _>>()? }))
             }
             _ if self.mode == Mode::Loose => Ok(json!({})),
@@ -233,7 +294,12 @@ impl<'a> Rewriter<'a, '_> {
         })
     }
 
-    fn of_type(&mut self, kind: &str, fields: &'a Map<String, Value>, path: &Path) -> Result<Value, Problem> {
+    fn of_type(
+        &mut self,
+        kind: &str,
+        fields: &'a Map<String, Value>,
+        path: &Path,
+    ) -> Result<Value, Problem> {
         match kind {
             "object" => self.object(fields, path),
             "array" => self.array(fields, path),
@@ -256,9 +322,15 @@ impl<'a> Rewriter<'a, '_> {
         let mut rewritten = Map::new();
         for (name, property) in properties.into_iter().flatten() {
             if name.len() > LONGEST_NAME || name.contains('\0') {
-                return Err(problem(&path.text, format!("has a property name longer than {LONGEST_NAME} bytes")));
+                return Err(problem(
+                    &path.text,
+                    format!("has a property name longer than {LONGEST_NAME} bytes"),
+                ));
             }
-            rewritten.insert(name.clone(), self.rewrite(property, &path.join(&format!("properties.{name}")))?);
+            rewritten.insert(
+                name.clone(),
+                self.rewrite(property, &path.join(&format!("properties.{name}")))?,
+            );
         }
         if rewritten.len() > MOST_PROPERTIES {
             return Err(problem(&path.text, format!("has more than {MOST_PROPERTIES} properties")));
@@ -272,14 +344,18 @@ impl<'a> Rewriter<'a, '_> {
             Some(Value::Bool(false)) | None => {}
             Some(_) if properties.is_some_and(|p| p.keys().any(|name| !is_plain(name))) => {
                 // The converter writes the names into character classes without escaping.
-                return Err(problem(&path.text, "allows further properties beside one whose name has punctuation"));
+                return Err(problem(
+                    &path.text,
+                    "allows further properties beside one whose name has punctuation",
+                ));
             }
             Some(_) => {}
         }
         match fields.get("additionalProperties") {
             Some(Value::Bool(open)) => out["additionalProperties"] = Value::Bool(*open),
             Some(schema) => {
-                out["additionalProperties"] = self.rewrite(schema, &path.join("additionalProperties"))?;
+                out["additionalProperties"] =
+                    self.rewrite(schema, &path.join("additionalProperties"))?;
             }
             None => {}
         }
@@ -292,7 +368,10 @@ impl<'a> Rewriter<'a, '_> {
             if items.is_empty() {
                 return Err(problem(&path.text, "`prefixItems` must not be empty"));
             }
-            let items = items.iter().enumerate().map(|(i, item)| self.rewrite(item, &path.join(&format!("prefixItems.{i}"))));
+            let items = items
+                .iter()
+                .enumerate()
+                .map(|(i, item)| self.rewrite(item, &path.join(&format!("prefixItems.{i}"))));
             out["prefixItems"] = Value::Array(items.collect::<Result<Vec<_>, _>>()?);
             return Ok(out);
         }
@@ -308,7 +387,9 @@ impl<'a> Rewriter<'a, '_> {
         match bounds.into_iter().find(|k| fields.contains_key(*k)) {
             Some(key) if self.mode == Mode::Exact => Err(problem(
                 &path.text,
-                format!("has the keyword `{key}`, which is supported for `integer` but not for `number`"),
+                format!(
+                    "has the keyword `{key}`, which is supported for `integer` but not for `number`"
+                ),
             )),
             Some(_) | None => Ok(json!({ "type": "number" })),
         }
@@ -332,7 +413,9 @@ fn integer(fields: &Map<String, Value>, path: &Path) -> Result<Value, Problem> {
         None | Some(Value::Bool(_)) => Ok(None),
         Some(value) => match value.as_f64() {
             Some(number) if number.abs() <= LARGEST_BOUND => Ok(Some(number)),
-            Some(_) | None => Err(problem(&path.text, format!("`{key}` must be a number of at most 15 digits"))),
+            Some(_) | None => {
+                Err(problem(&path.text, format!("`{key}` must be a number of at most 15 digits")))
+            }
         },
     };
     let above = bound("exclusiveMinimum")?.map(|b| b.floor() + 1.0);
@@ -354,19 +437,27 @@ fn integer(fields: &Map<String, Value>, path: &Path) -> Result<Value, Problem> {
 
 /// Whether a property name may stand in a character class.
 fn is_plain(name: &str) -> bool {
-    name.chars().all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | ':' | '/' | '$' | '@'))
+    name.chars()
+        .all(|c| c.is_alphanumeric() || matches!(c, '_' | ' ' | '.' | ':' | '/' | '$' | '@'))
 }
 
 fn larger(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     a.into_iter().chain(b).reduce(f64::max)
 }
 
-fn counts(out: &mut Value, fields: &Map<String, Value>, keys: [&str; 2], path: &Path) -> Result<(), Problem> {
+fn counts(
+    out: &mut Value,
+    fields: &Map<String, Value>,
+    keys: [&str; 2],
+    path: &Path,
+) -> Result<(), Problem> {
     let mut limits = [None, None];
     for (key, limit) in keys.into_iter().zip(&mut limits) {
         let Some(value) = fields.get(key) else { continue };
         let count = value.as_u64().filter(|n| *n <= LARGEST_COUNT);
-        let count = count.ok_or_else(|| problem(&path.text, format!("`{key}` must be an integer from 0 to {LARGEST_COUNT}")))?;
+        let count = count.ok_or_else(|| {
+            problem(&path.text, format!("`{key}` must be an integer from 0 to {LARGEST_COUNT}"))
+        })?;
         out[key] = json!(count);
         *limit = Some(count);
     }
@@ -381,7 +472,9 @@ fn counts(out: &mut Value, fields: &Map<String, Value>, keys: [&str; 2], path: &
 fn fixed(values: &[Value], path: &Path) -> Result<Value, Problem> {
     let long = values.iter().any(|v| v.to_string().len() > LONGEST_NAME);
     if values.is_empty() || values.len() > MOST_VALUES || long {
-        let message = format!("`enum` and `const` take 1 to {MOST_VALUES} values of at most {LONGEST_NAME} bytes");
+        let message = format!(
+            "`enum` and `const` take 1 to {MOST_VALUES} values of at most {LONGEST_NAME} bytes"
+        );
         return Err(problem(&path.text, message));
     }
     Ok(json!({ "enum": values }))
@@ -397,7 +490,9 @@ fn types_of<'a>(fields: &'a Map<String, Value>, path: &Path) -> Result<Vec<&'a s
         None if has(&["properties", "required", "additionalProperties"]) => vec!["object"],
         None if has(&["items", "prefixItems", "minItems", "maxItems"]) => vec!["array"],
         None if has(&["minLength", "maxLength", "format"]) => vec!["string"],
-        None if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]) => vec!["number"],
+        None if has(&["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]) => {
+            vec!["number"]
+        }
         None => return Ok(Vec::new()),
     };
     let repeated = types.iter().enumerate().any(|(i, t)| types[..i].contains(t));
@@ -407,15 +502,24 @@ fn types_of<'a>(fields: &'a Map<String, Value>, path: &Path) -> Result<Vec<&'a s
     Ok(types)
 }
 
-fn required_of(fields: &Map<String, Value>, properties: &Map<String, Value>, mode: Mode, path: &Path) -> Result<Vec<Value>, Problem> {
+fn required_of(
+    fields: &Map<String, Value>,
+    properties: &Map<String, Value>,
+    mode: Mode,
+    path: &Path,
+) -> Result<Vec<Value>, Problem> {
     let Some(required) = fields.get("required") else { return Ok(Vec::new()) };
-    let names = required.as_array().ok_or_else(|| problem(&path.text, "`required` must be a list"))?;
+    let names =
+        required.as_array().ok_or_else(|| problem(&path.text, "`required` must be a list"))?;
     let mut known = Vec::with_capacity(names.len());
     for name in names {
         match name.as_str() {
             Some(text) if properties.contains_key(text) => known.push(name.clone()),
             Some(text) if mode == Mode::Exact => {
-                return Err(problem(&path.text, format!("requires `{text}`, which is no property of it")));
+                return Err(problem(
+                    &path.text,
+                    format!("requires `{text}`, which is no property of it"),
+                ));
             }
             Some(_) => {}
             None => return Err(problem(&path.text, "`required` must be a list of names")),
@@ -429,7 +533,11 @@ fn text_of<'a>(value: &'a Value, key: &str, path: &Path) -> Result<&'a str, Prob
 }
 
 /// How many ways there are to begin a value of `schema`. An endless one is reported: no value fits it.
-fn beginnings(schema: &Value, definitions: &Map<String, Value>, known: &mut HashMap<String, Option<u64>>) -> Result<u64, Problem> {
+fn beginnings(
+    schema: &Value,
+    definitions: &Map<String, Value>,
+    known: &mut HashMap<String, Option<u64>>,
+) -> Result<u64, Problem> {
     if let Some(Value::Array(items)) = schema.get("anyOf") {
         let mut total = 0_u64;
         for item in items {
@@ -441,11 +549,17 @@ fn beginnings(schema: &Value, definitions: &Map<String, Value>, known: &mut Hash
     let Some(name) = name else { return Ok(1) };
     match known.get(name) {
         Some(Some(count)) => return Ok(*count),
-        Some(None) => return Err(problem("", "has a `$ref` that leads back to itself before any value begins")),
+        Some(None) => {
+            return Err(problem(
+                "",
+                "has a `$ref` that leads back to itself before any value begins",
+            ));
+        }
         None => {}
     }
     known.insert(name.to_owned(), None);
-    let count = definitions.get(name).map_or(Ok(1), |target| beginnings(target, definitions, known))?;
+    let count =
+        definitions.get(name).map_or(Ok(1), |target| beginnings(target, definitions, known))?;
     known.insert(name.to_owned(), Some(count));
     Ok(count)
 }

@@ -93,8 +93,16 @@ impl Sequence {
     }
 
     /// Notes the log probability of the prompt's token at `position`, given the `logits` before it; none for the first.
-    pub(crate) fn score_prompt(&mut self, model: &LlamaModel, position: usize, logits: Option<&[f32]>) {
-        let (Some(token), Some(top)) = (self.tokens.get(position).copied(), self.top_logprobs) else { return };
+    pub(crate) fn score_prompt(
+        &mut self,
+        model: &LlamaModel,
+        position: usize,
+        logits: Option<&[f32]>,
+    ) {
+        let (Some(token), Some(top)) = (self.tokens.get(position).copied(), self.top_logprobs)
+        else {
+            return;
+        };
         let found = match logits {
             Some(logits) => scores(logits, token.0, top),
             None => Scores { chosen: 0.0, best: Vec::new() },
@@ -103,7 +111,12 @@ impl Sequence {
     }
 
     /// Takes the token that was chosen from `logits`.
-    pub(crate) fn advance(&mut self, model: &LlamaModel, token: LlamaToken, logits: &[f32]) -> Advance {
+    pub(crate) fn advance(
+        &mut self,
+        model: &LlamaModel,
+        token: LlamaToken,
+        logits: &[f32],
+    ) -> Advance {
         if model.vocab().is_eog(token) {
             return self.end(false);
         }
@@ -112,7 +125,8 @@ impl Sequence {
         let found = (self.ranked || self.top_logprobs.is_some())
             .then(|| scores(logits, token.0, self.top_logprobs.unwrap_or(0)));
         self.score += found.as_ref().map_or(0.0, |f| f.chosen);
-        let reported = found.filter(|_| self.top_logprobs.is_some()).map(|f| logprob(model, token, f));
+        let reported =
+            found.filter(|_| self.top_logprobs.is_some()).map(|f| logprob(model, token, f));
         let bytes = model.vocab().token_to_piece(token, false, None);
         let mut pieces = self.composer.push(&bytes, reported);
         if self.composer.is_done() {

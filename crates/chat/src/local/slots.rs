@@ -89,10 +89,14 @@ impl Slots {
     /// logits are needed.
     pub(crate) fn longest_prefix(&self, tokens: &[i32]) -> Option<(usize, usize)> {
         let most = tokens.len().saturating_sub(1);
-        let common = |slot: &Slot| slot.tokens.iter().zip(tokens).take(most).take_while(|(a, b)| a == b).count();
+        let common = |slot: &Slot| {
+            slot.tokens.iter().zip(tokens).take(most).take_while(|(a, b)| a == b).count()
+        };
         let lengths = self.slots.iter().map(common).enumerate();
         // Of equals the idle one: it needs no copy.
-        lengths.filter(|(_, n)| *n > 0).max_by_key(|&(i, n)| (n, self.slots.get(i).is_some_and(|s| !s.busy)))
+        lengths
+            .filter(|(_, n)| *n > 0)
+            .max_by_key(|&(i, n)| (n, self.slots.get(i).is_some_and(|s| !s.busy)))
     }
 
     /// Whether the cells of a prefix in `slot` belong to idle slots only, so that using it makes them unavailable.
@@ -164,7 +168,8 @@ impl Slots {
     /// An empty idle slot, else the one used longest ago.
     fn oldest_idle(&self) -> Option<usize> {
         let idle = self.slots.iter().enumerate().filter(|(_, slot)| !slot.busy);
-        idle.min_by_key(|(_, slot)| (!slot.tokens.is_empty(), slot.last_used)).map(|(index, _)| index)
+        idle.min_by_key(|(_, slot)| (!slot.tokens.is_empty(), slot.last_used))
+            .map(|(index, _)| index)
     }
 
     fn share(&mut self, from: usize, to: usize, length: usize) {
@@ -279,7 +284,8 @@ mod tests {
         for _ in 0..5000 {
             match random(4) {
                 0 if slots.has_idle() => {
-                    let tokens: Vec<i32> = (0..=random(12)).map(|i| i32::from(i > random(12))).collect();
+                    let tokens: Vec<i32> =
+                        (0..=random(12)).map(|i| i32::from(i > random(12))).collect();
                     let prefix = slots.longest_prefix(&tokens);
                     let taken = slots.take(prefix).unwrap();
                     slots.extend(taken.slot, &tokens[taken.reused..]);

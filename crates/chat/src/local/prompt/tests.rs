@@ -7,11 +7,21 @@ const QWEN: &str = include_str!("qwen2.5.jinja");
 
 fn template(source: &str) -> ChatTemplate {
     let controls = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"].map(str::to_owned).to_vec();
-    ChatTemplate::new(source.to_owned(), SpecialTexts { bos: String::new(), eos: String::new(), controls }).unwrap()
+    ChatTemplate::new(
+        source.to_owned(),
+        SpecialTexts { bos: String::new(), eos: String::new(), controls },
+    )
+    .unwrap()
 }
 
 fn say(role: Role, text: &str) -> Message {
-    Message { role, content: vec![Part::Text(text.into())], name: None, tool_calls: Vec::new(), tool_call_id: None }
+    Message {
+        role,
+        content: vec![Part::Text(text.into())],
+        name: None,
+        tool_calls: Vec::new(),
+        tool_call_id: None,
+    }
 }
 
 fn ask(messages: Vec<Message>) -> GenerateRequest {
@@ -20,12 +30,21 @@ fn ask(messages: Vec<Message>) -> GenerateRequest {
 
 fn weather() -> Tool {
     let parameters = json!({ "type": "object", "properties": { "city": { "type": "string" } }, "required": ["city"] });
-    Tool { name: "get_weather".into(), description: Some("Weather <now>".into()), parameters: Some(parameters), strict: false }
+    Tool {
+        name: "get_weather".into(),
+        description: Some("Weather <now>".into()),
+        parameters: Some(parameters),
+        strict: false,
+    }
 }
 
 /// Asked, called, answered.
 fn used_tool() -> Vec<Message> {
-    let call = ToolCall { id: "call_1".into(), name: "get_weather".into(), arguments: "{\"city\":\"Paris\"}".into() };
+    let call = ToolCall {
+        id: "call_1".into(),
+        name: "get_weather".into(),
+        arguments: "{\"city\":\"Paris\"}".into(),
+    };
     let calls = Message { content: Vec::new(), tool_calls: vec![call], ..say(Role::Assistant, "") };
     let result = Message { tool_call_id: Some("call_1".into()), ..say(Role::Tool, "sunny") };
     vec![say(Role::User, "Weather in Paris?"), calls, result]
@@ -37,7 +56,12 @@ fn text(source: &str, request: &GenerateRequest) -> String {
 
 #[test]
 fn smollm2_renders_a_conversation_exactly() {
-    let request = ask(vec![say(Role::System, "Be brief."), say(Role::User, "Hi"), say(Role::Assistant, "Hello"), say(Role::User, "Bye")]);
+    let request = ask(vec![
+        say(Role::System, "Be brief."),
+        say(Role::User, "Hi"),
+        say(Role::Assistant, "Hello"),
+        say(Role::User, "Bye"),
+    ]);
     assert_eq!(
         text(SMOLLM2, &request),
         "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>\n\
@@ -66,14 +90,24 @@ fn qwen_renders_tools_calls_and_results_in_its_own_form() {
 fn a_template_without_tools_gets_them_in_words() {
     let request = GenerateRequest { tools: vec![weather()], ..ask(used_tool()) };
     let text = text(SMOLLM2, &request);
-    assert!(text.starts_with("<|im_start|>system\nYou may call these functions:\n{\"name\":\"get_weather\""));
-    assert!(text.contains("assistant\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Paris\"}}<|im_end|>"));
-    assert!(text.contains("<|im_start|>user\nThe function `get_weather` returned:\nsunny<|im_end|>"));
+    assert!(text.starts_with(
+        "<|im_start|>system\nYou may call these functions:\n{\"name\":\"get_weather\""
+    ));
+    assert!(text.contains(
+        "assistant\n{\"name\":\"get_weather\",\"arguments\":{\"city\":\"Paris\"}}<|im_end|>"
+    ));
+    assert!(
+        text.contains("<|im_start|>user\nThe function `get_weather` returned:\nsunny<|im_end|>")
+    );
 }
 
 #[test]
 fn without_permission_to_call_no_tool_is_mentioned() {
-    let request = GenerateRequest { tools: vec![weather()], tool_choice: ToolChoice::None, ..ask(vec![say(Role::User, "Hi")]) };
+    let request = GenerateRequest {
+        tools: vec![weather()],
+        tool_choice: ToolChoice::None,
+        ..ask(vec![say(Role::User, "Hi")])
+    };
     assert!(!text(QWEN, &request).contains("get_weather"));
     assert!(!text(SMOLLM2, &request).contains("get_weather"));
 }
@@ -99,7 +133,9 @@ fn a_template_without_system_role_gets_instructions_from_the_user() {
 #[test]
 fn a_part_that_is_no_text_is_refused_with_its_place() {
     let mut message = say(Role::User, "What is this?");
-    message.content.push(Part::ImageUrl { url: "https://example.com/a.png".into(), detail: "auto".into() });
+    message
+        .content
+        .push(Part::ImageUrl { url: "https://example.com/a.png".into(), detail: "auto".into() });
     let error = template(QWEN).render(&ask(vec![message])).unwrap_err();
     let ChatError::Unsupported { target, input, .. } = error else { panic!() };
     assert_eq!((target.as_str(), input), ("messages.0.content.1", json!("image_url")));
@@ -107,8 +143,11 @@ fn a_part_that_is_no_text_is_refused_with_its_place() {
 
 #[test]
 fn a_refusing_template_is_an_error_of_the_request() {
-    let source = "{% if messages | length > 1 %}{{ raise_exception('one message only') }}{% endif %}ok";
-    let error = template(source).render(&ask(vec![say(Role::User, "secret"), say(Role::User, "b")])).unwrap_err();
+    let source =
+        "{% if messages | length > 1 %}{{ raise_exception('one message only') }}{% endif %}ok";
+    let error = template(source)
+        .render(&ask(vec![say(Role::User, "secret"), say(Role::User, "b")]))
+        .unwrap_err();
     let ChatError::Invalid { target, message } = error else { panic!() };
     assert_eq!(target, "messages");
     assert!(message.contains("one message only") && !message.contains("secret"));

@@ -79,7 +79,8 @@ fn what_would_hurt_the_converter_is_refused() {
     // 7^20 objects in one another.
     let mut types = json!({});
     for _ in 0..20 {
-        types = json!({ "type": ["object", "array"], "properties": { "a": types }, "items": types });
+        types =
+            json!({ "type": ["object", "array"], "properties": { "a": types }, "items": types });
     }
     for schema in [
         deep,

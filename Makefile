@@ -17,11 +17,10 @@ test: setup models venv ## every test: Rust, then the real SDKs against real mod
 lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
-	cargo test $(CARGO_FLAGS) -p e2e --test api architecture
+	cargo test $(CARGO_FLAGS) --workspace --test api architecture
 
 bench: setup models venv ## the figures of README's table, measured here
-	cargo build $(CARGO_FLAGS) --workspace
-	cargo run $(CARGO_FLAGS) -q -p e2e --bin overhead
+	target/release/overhead
 	$(VENV)/bin/python tests/bench/bench.py
 
 images: ## four images, each with the one binary it needs

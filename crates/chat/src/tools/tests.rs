@@ -28,6 +28,7 @@ fn run(expected: Expected, pieces: &[&str]) -> Vec<Found> {
             before.truncate(before.trim_end().len());
         }
     }
+    out.retain(|found| !matches!(found, Found::Text(text) if text.is_empty()));
     out
 }
 

@@ -158,7 +158,7 @@ fn script(
         "/emoji" => pieces = words(0, "a 🦀 and a 👩‍🚀", None),
         "/bad" => pieces = words(0, "This is fine. Now VIOLENCE6 comes. Then the end.", None),
         "/extra" => {
-            pieces = words(0, &format!("extra: {}", serde_json::json!(request.extra)), None)
+            pieces = words(0, &format!("extra: {}", serde_json::json!(request.extra)), None);
         }
         _ => {
             for choice in 0..request.sampling.n.max(1) {

@@ -192,7 +192,7 @@ pub fn load<C: Configured>(
     if let Some(file) = &sources.file {
         match std::fs::read_to_string(file) {
             Ok(text) => {
-                merge_file(section, &text, &file.display().to_string(), &mut merged, &mut problems)
+                merge_file(section, &text, &file.display().to_string(), &mut merged, &mut problems);
             }
             Err(error) => problems.list.push(format!("cannot read {}: {error}", file.display())),
         }

@@ -98,7 +98,7 @@ impl Stack {
             policy: policy.to_owned(),
             direction: direction.into(),
             segments: segments.iter().map(segment).collect(),
-            images: images.into_iter().map(Into::into).collect(),
+            images: images.into_iter().collect(),
         };
         let answer = self.client.clone().screen(request).await;
         answer.map(tonic::Response::into_inner).map_err(Fault::from)

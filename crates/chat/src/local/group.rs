@@ -122,7 +122,7 @@ impl Group {
         self.running = self.running.saturating_sub(1);
         match &mut self.contest {
             Some(contest) => {
-                self.pending.extend(contest.finish(sequence, reason, score).into_iter().map(Ok))
+                self.pending.extend(contest.finish(sequence, reason, score).into_iter().map(Ok));
             }
             None => self.pending.push_back(Ok(Piece::Finished { choice: sequence, reason })),
         }

@@ -96,7 +96,7 @@ impl Plan {
             "min_p" => self.min_p = number(name, value, 0.0..=1.0)?,
             "typical_p" => self.typical_p = number(name, value, 0.0..=1.0)?,
             "repeat_penalty" | "repetition_penalty" => {
-                self.repeat_penalty = number(name, value, 0.01..=10.0)?
+                self.repeat_penalty = number(name, value, 0.01..=10.0)?;
             }
             unknown => {
                 let known = EXTRA_PARAMETERS.join("`, `");

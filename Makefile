@@ -7,7 +7,7 @@ CARGO_FLAGS := --release
 .PHONY: run test lint bench images setup models venv clients fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
-	cargo build $(CARGO_FLAGS)
+	cargo build $(CARGO_FLAGS) --workspace
 	@exec target/release/koine up
 
 test: setup models venv ## every test: Rust, then the real SDKs against real models, in one process and in four

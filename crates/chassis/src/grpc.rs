@@ -1,8 +1,11 @@
 //! The gRPC door of a service and the client that reaches it.
 //!
 //! The door adds what every service needs (drain, trace context, health, reflection, TCP_NODELAY); the client dials
-//! lazily, keeps connections alive and spreads calls over several addresses.
+//! lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
 
+mod resolve;
+
+use crate::balance::Balanced;
 use crate::tasks::{Admission, Tasks};
 use anyhow::Context as _;
 use http_body_util::BodyExt as _;
@@ -16,28 +19,40 @@ use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Channel, Endpoint, Server};
+use tonic::transport::Server;
 use tower::{Layer, Service};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
-/// Idle connections are probed this often, so that a dead peer is noticed.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Idle connections are probed this often, so that a dead peer is noticed, and given up when it does not answer for so long.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Where a service is and how to reach it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientConfig {
-    /// `http://host:port` of each replica.
+    /// `http://host:port` of each replica, or of a name that stands for all of them, as a headless service does: every
+    /// address of a name is a replica.
     pub endpoints: Vec<String>,
     /// How long dialling may take.
     pub connect_timeout_ms: u64,
+    /// How often names are looked up again.
+    pub resolve_interval_ms: u64,
 }
 
-/// A connection that propagates the trace context.
-pub type Client = InterceptedService<Channel, Propagate>;
+impl ClientConfig {
+    /// The replicas at `endpoints`, with times that suit one machine.
+    #[must_use]
+    pub const fn to(endpoints: Vec<String>) -> Self {
+        Self { endpoints, connect_timeout_ms: 5000, resolve_interval_ms: 5000 }
+    }
+}
+
+/// A connection to all replicas of a service that propagates the trace context.
+pub type Client = InterceptedService<Balanced, Propagate>;
 
 /// Serves `routes` until the tasks stop. `names` are the gRPC services for health, `descriptors` their schema for
 /// reflection. Sets the tasks ready: call it when models are loaded.
@@ -82,27 +97,29 @@ pub async fn serve(
         .context("gRPC door")
 }
 
-/// A client for the replicas in `config`; dials on first use and redials by itself.
+/// A client for the replicas in `config`, named `service` in metrics. Dials on first use and redials by itself; follows the
+/// names in `config` until `tasks` drain.
 ///
 /// # Errors
 /// When there is no endpoint or one is not a URL.
-pub fn client(config: &ClientConfig) -> anyhow::Result<Client> {
-    let mut endpoints = Vec::new();
-    for url in &config.endpoints {
-        let endpoint = Endpoint::from_shared(url.clone())
-            .with_context(|| format!("`{url}` is not a URL like http://host:50051"))?
-            .tcp_nodelay(true)
-            .connect_timeout(Duration::from_millis(config.connect_timeout_ms))
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        endpoints.push(endpoint);
+pub fn client(
+    service: &'static str,
+    config: &ClientConfig,
+    tasks: &Tasks,
+) -> anyhow::Result<Client> {
+    anyhow::ensure!(
+        !config.endpoints.is_empty(),
+        "`endpoints` is empty; name at least one, like http://127.0.0.1:50051"
+    );
+    let names = config.endpoints.iter().map(|url| resolve::Name::parse(url));
+    let names = names.collect::<anyhow::Result<Vec<_>>>()?;
+    let dial = resolve::Dial { connect_timeout: Duration::from_millis(config.connect_timeout_ms) };
+    let balanced = Balanced::new(service, names.iter().map(|name| dial.by_name(name)).collect());
+    let interval = Duration::from_millis(config.resolve_interval_ms);
+    if names.iter().any(|name| !name.is_address()) {
+        tasks.spawn(resolve::follow(names, dial, balanced.clone(), (interval, tasks.clone())));
     }
-    let channel = match endpoints.as_slice() {
-        [] => anyhow::bail!("`endpoints` is empty; name at least one, like http://127.0.0.1:50051"),
-        [one] => one.connect_lazy(),
-        _ => Channel::balance_list(endpoints.into_iter()),
-    };
-    Ok(InterceptedService::new(channel, Propagate))
+    Ok(InterceptedService::new(balanced, Propagate))
 }
 
 fn call_span(request: &http::Request<()>) -> Span {

@@ -5,6 +5,7 @@
 //! routes.
 
 pub mod admin;
+pub mod balance;
 pub mod config;
 pub mod grpc;
 pub mod state;

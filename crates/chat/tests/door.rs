@@ -93,8 +93,7 @@ async fn start() -> (ChatServiceClient<Client>, Arc<Parrot>, Tasks) {
         let tasks = tasks.clone();
         async move { chat::serve_with(backends, &config, listener, tasks).await.unwrap() }
     });
-    let client =
-        chassis::grpc::client(&ClientConfig { endpoints, connect_timeout_ms: 5000 }).unwrap();
+    let client = chassis::grpc::client("chat", &ClientConfig::to(endpoints), &tasks).unwrap();
     (ChatServiceClient::new(client), parrot, tasks)
 }
 

@@ -77,9 +77,9 @@ impl Stack {
                     content_safety::serve_with(Arc::new(Words), &config, listener, tasks).await
                 }
             });
-        let dial =
-            ClientConfig { endpoints: vec![format!("http://{address}")], connect_timeout_ms: 5000 };
-        let client = ContentSafetyServiceClient::new(chassis::grpc::client(&dial).unwrap());
+        let dial = ClientConfig::to(vec![format!("http://{address}")]);
+        let client = chassis::grpc::client("content_safety", &dial, &tasks).unwrap();
+        let client = ContentSafetyServiceClient::new(client);
         Self { client, tasks, served }
     }
 

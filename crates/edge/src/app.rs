@@ -15,6 +15,7 @@ use api_types::rpc::embedding::embedding_service_client::EmbeddingServiceClient;
 use api_types::rpc::{chat, content_safety, embedding};
 use api_types::{ErrorCode, Fault};
 use arc_swap::ArcSwap;
+use chassis::Tasks;
 use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES};
 use futures::StreamExt as _;
 use futures::future::ready;
@@ -46,14 +47,14 @@ pub struct App {
 }
 
 impl App {
-    /// The clients of `config`, and an empty table until `discover` fills it.
+    /// The clients of `config`, which follow their replicas until `tasks` drain, and an empty table until `discover` fills it.
     ///
     /// # Errors
     /// When an endpoint is not a URL.
-    pub fn build(config: Config) -> Result<Self, EndpointError> {
-        let chat = client("chat", &config.chat)?;
-        let embedding = client("embedding", &config.embedding)?;
-        let safety = client("content_safety", &config.content_safety)?;
+    pub fn build(config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
+        let chat = client("chat", &config.chat, tasks)?;
+        let embedding = client("embedding", &config.embedding, tasks)?;
+        let safety = client("content_safety", &config.content_safety, tasks)?;
         let safety = safety.map(|c| {
             let client = ContentSafetyServiceClient::new(c);
             client
@@ -210,11 +211,15 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn client(service: &'static str, config: &ClientConfig) -> Result<Option<Client>, EndpointError> {
+fn client(
+    service: &'static str,
+    config: &ClientConfig,
+    tasks: &Tasks,
+) -> Result<Option<Client>, EndpointError> {
     if config.endpoints.is_empty() {
         return Ok(None);
     }
-    let built = chassis::grpc::client(config);
+    let built = chassis::grpc::client(service, config, tasks);
     built.map(Some).map_err(|cause| EndpointError { service, cause: format!("{cause:#}") })
 }
 

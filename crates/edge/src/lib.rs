@@ -48,7 +48,7 @@ pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyho
         tracing::info!(%address, "no keys are required");
     }
     let limits = config.limits;
-    let app = app::App::build(config)?;
+    let app = app::App::build(config, &tasks)?;
     tasks.spawn(discovery::run(app.clone(), tasks.clone()));
     let router = router::build(app, keys, tasks.clone());
     server::serve(router, listener, &limits, &tasks).await;

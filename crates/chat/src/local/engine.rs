@@ -5,12 +5,15 @@
 //! Sequences join and leave between steps. The invariants: the batch never needs more cells than are free (idle caches are
 //! forgotten first, then the youngest sequence steps back and starts over later), and the thread never waits for a reader.
 
+mod admission;
+mod cells;
+
 use super::compose::Composer;
 use super::group::{Flow, Group};
 use super::job::{Job, Sink};
 use super::sampling::Scratch;
 use super::sequence::{Advance, Sequence};
-use super::slots::{CacheOp, Slots};
+use super::slots::Slots;
 use crate::backend::Usage;
 use crate::error::ChatError;
 use crate::events;
@@ -222,79 +225,6 @@ impl<'m> Engine<'m> {
         leave.into_iter().for_each(|sequence| self.free(sequence.slot));
     }
 
-    /// Gives free slots to waiting sequences, first come first served.
-    fn admit(&mut self) {
-        let mut index = 0;
-        while self.slots.has_idle() {
-            let Some(sequence) = self.waiting.get(index) else { return };
-            if self.awaits_sibling(sequence) {
-                index += 1;
-                continue;
-            }
-            let prefix = self.prefix_for(sequence);
-            if !self.fits(sequence, prefix) {
-                return;
-            }
-            let Some(sequence) = self.waiting.remove(index) else { return };
-            self.start(sequence, prefix);
-        }
-    }
-
-    /// Whether another choice works on the same prompt: its cache will be shared when it is done.
-    fn awaits_sibling(&self, sequence: &Sequence) -> bool {
-        let works = |other: &Sequence| {
-            other.group == sequence.group
-                && other.prompt == sequence.prompt
-                && other.decoded + 1 < other.prompt_length
-        };
-        self.settings.share && !sequence.scores_prompt() && self.running.iter().any(works)
-    }
-
-    fn prefix_for(&self, sequence: &Sequence) -> Option<(usize, usize)> {
-        if !self.settings.share || sequence.scores_prompt() {
-            return None;
-        }
-        let tokens: Vec<i32> = sequence.tokens.iter().map(|t| t.0).collect();
-        self.slots.longest_prefix(&tokens)
-    }
-
-    /// Whether there are cells for what it is expected to need, beside what the running ones are expected to need.
-    fn fits(&self, sequence: &Sequence, prefix: Option<(usize, usize)>) -> bool {
-        if self.running.is_empty() {
-            return true;
-        }
-        let (shared, taken) = match prefix {
-            Some((slot, length)) => (length, if self.slots.is_idle(slot) { length } else { 0 }),
-            None => (0, 0),
-        };
-        let promised: usize = self.running.iter().map(|s| s.expected_cells(EXPECTED_ANSWER)).sum();
-        let needed = sequence.expected_cells(EXPECTED_ANSWER).saturating_sub(shared);
-        needed + promised + taken <= self.slots.available_cells()
-    }
-
-    fn start(&mut self, mut sequence: Sequence, prefix: Option<(usize, usize)>) {
-        let Some(taken) = self.slots.take(prefix) else {
-            self.waiting.push_front(sequence);
-            return;
-        };
-        self.apply(&taken.ops);
-        sequence.slot = Some(taken.slot);
-        sequence.decoded = taken.reused;
-        if let Some(group) = self.groups.get_mut(&sequence.group) {
-            group.begin();
-            if !sequence.counted {
-                let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-                group.spend(Usage {
-                    prompt_tokens: count(sequence.prompt_length),
-                    cached_tokens: count(taken.reused),
-                    ..Usage::default()
-                });
-            }
-        }
-        sequence.counted = true;
-        self.running.push(sequence);
-    }
-
     /// Decodes one batch; false when there is nothing to decode.
     fn step(&mut self) -> bool {
         let Some(shares) = self.plan() else { return false };
@@ -368,28 +298,6 @@ impl<'m> Engine<'m> {
         self.running.get(index).map_or(0, |s| s.pending().len())
     }
 
-    /// Forgets idle caches until `wanted` cells are free, or as many as can be.
-    fn make_room(&mut self, wanted: usize) -> usize {
-        while self.slots.free_cells() < wanted {
-            let Some(ops) = self.slots.evict() else { break };
-            self.apply(&ops);
-        }
-        self.slots.free_cells()
-    }
-
-    /// The youngest sequence gives its cells back and starts over later, before all who wait.
-    fn step_back(&mut self) {
-        let Some(mut sequence) = self.running.pop() else { return };
-        if let Some(slot) = sequence.slot.take() {
-            let ops = self.slots.clear(slot);
-            self.apply(&ops);
-        }
-        sequence.decoded = 0;
-        sequence.prompt_logprobs.clear();
-        events::stepped_back();
-        self.waiting.push_front(sequence);
-    }
-
     /// Takes what the batch brought.
     fn collect(&mut self, shares: &[Share]) {
         let mut ended = Vec::new();
@@ -436,56 +344,6 @@ impl<'m> Engine<'m> {
         for index in ended.into_iter().rev() {
             let sequence = self.running.remove(index);
             self.free(sequence.slot);
-        }
-    }
-
-    fn free(&mut self, slot: Option<usize>) {
-        let Some(slot) = slot else { return };
-        if self.settings.share {
-            self.slots.release(slot);
-        } else {
-            let ops = self.slots.clear(slot);
-            self.apply(&ops);
-        }
-    }
-
-    /// A batch failed for good: its requests fail, the others go on.
-    fn break_down(&mut self, shares: &[Share], error: &DecodeError) {
-        tracing::error!(model = self.settings.name, %error, "decoding failed");
-        let groups: Vec<u64> =
-            shares.iter().filter_map(|s| self.running.get(s.index)).map(|s| s.group).collect();
-        for id in groups {
-            if let Some(group) = self.groups.get_mut(&id) {
-                group.fail(ChatError::Engine(error.to_string()));
-                group.flush();
-            }
-            let slots: Vec<usize> =
-                self.running.iter().filter(|s| s.group == id).filter_map(|s| s.slot).collect();
-            self.forget(id);
-            for slot in slots {
-                // What is left of the batch in the cache is unknown.
-                let mut ops = self.slots.clear(slot);
-                ops.push(CacheOp::Truncate { slot, from: 0 });
-                self.apply(&ops);
-            }
-        }
-    }
-
-    fn apply(&mut self, ops: &[CacheOp]) {
-        let id = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        for op in ops {
-            let done = match *op {
-                CacheOp::Truncate { slot, from } => {
-                    self.context.clear_kv_cache_seq(Some(id(slot)), Some(id(from)), None)
-                }
-                CacheOp::Share { from, to, length } => {
-                    let (from, to) = (row(from), row(to));
-                    self.context.kv_cache_seq_cp(from, to, Some(0), Some(id(length))).map(|()| true)
-                }
-            };
-            if !matches!(done, Ok(true)) {
-                tracing::error!(?op, "the cache refused an operation");
-            }
         }
     }
 

@@ -71,7 +71,7 @@ async fn edge(options: &[(&str, &str)]) -> Edge {
     env.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let config: Config = load("edge", crate::DEFAULTS, &Sources { file: None, env }).unwrap();
     let keys = Keys::build(&config.auth, "127.0.0.1:1".parse().unwrap()).unwrap();
-    let app = App::build(config.clone()).unwrap();
+    let app = App::build(config.clone(), &tasks).unwrap();
     let limit = Duration::from_secs(10);
     let mut listed = app.list_chat(limit).await.unwrap();
     listed.extend(app.list_embedding(limit).await.unwrap());

@@ -1,0 +1,162 @@
+//! Calls meet replicas that are gone, that break and that refuse; health is the service that is called.
+
+use super::*;
+use crate::tasks::Tasks;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tonic::transport::Endpoint;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::health_server::{Health, HealthServer};
+use tonic_health::pb::{HealthCheckResponse, health_check_response::ServingStatus};
+
+/// Answers by its own rule, and tells who asked.
+#[derive(Debug)]
+struct Server {
+    refuses: bool,
+    asked: tokio::sync::mpsc::UnboundedSender<()>,
+}
+
+#[tonic::async_trait]
+impl Health for Server {
+    async fn check(
+        &self,
+        _request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
+        self.asked.send(()).unwrap();
+        if self.refuses {
+            return Err(Status::unavailable("draining"));
+        }
+        let status = ServingStatus::Serving.into();
+        Ok(tonic::Response::new(HealthCheckResponse { status }))
+    }
+
+    type WatchStream = stream::Pending<Result<HealthCheckResponse, Status>>;
+
+    async fn watch(
+        &self,
+        _request: tonic::Request<HealthCheckRequest>,
+    ) -> Result<tonic::Response<Self::WatchStream>, Status> {
+        Err(Status::unimplemented("not asked here"))
+    }
+}
+
+/// A server on a port of its own: how it is reached, and its calls.
+async fn server(tasks: &Tasks, refuses: bool) -> (Replica, UnboundedReceiver<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = replica(listener.local_addr().unwrap());
+    let (asked, calls) = unbounded_channel();
+    let served = tonic::transport::Server::builder()
+        .add_service(HealthServer::new(Server { refuses, asked }))
+        .serve_with_incoming(TcpIncoming::from(listener));
+    tasks.spawn(served);
+    (replica, calls)
+}
+
+fn replica(address: std::net::SocketAddr) -> Replica {
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
+    Replica::new(address.to_string(), endpoint.connect_lazy())
+}
+
+/// A port at which nobody listens.
+async fn gone() -> Replica {
+    replica(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap())
+}
+
+/// Takes a request and dies without an answer.
+async fn dying(tasks: &Tasks) -> Replica {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = replica(listener.local_addr().unwrap());
+    tasks.spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            let _read = connection.read(&mut [0; 1024]).await;
+        }
+    });
+    replica
+}
+
+async fn ask(balanced: &Balanced) -> Result<(), Code> {
+    let answer = HealthClient::new(balanced.clone()).check(HealthCheckRequest::default()).await;
+    answer.map(|_| ()).map_err(|status| status.code())
+}
+
+#[tokio::test]
+async fn a_replica_that_is_gone_or_dies_or_refuses_loses_no_call() {
+    let tasks = Tasks::new();
+    for bad in [gone().await, dying(&tasks).await, server(&tasks, true).await.0] {
+        let (good, _calls) = server(&tasks, false).await;
+        let balanced = Balanced::new("test", vec![bad, good]);
+        for _ in 0..40 {
+            assert_eq!(ask(&balanced).await, Ok(()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn all_replicas_get_calls_and_a_new_one_does_at_once() {
+    let tasks = Tasks::new();
+    let (one, mut calls_of_one) = server(&tasks, false).await;
+    let (two, mut calls_of_two) = server(&tasks, false).await;
+    let name = one.name.clone();
+    let balanced = Balanced::new("test", vec![one]);
+    ask(&balanced).await.unwrap();
+    balanced.set(vec![two, replica(name.parse().unwrap())]);
+    for _ in 0..64 {
+        ask(&balanced).await.unwrap();
+    }
+    let count = |calls: &mut UnboundedReceiver<()>| {
+        std::iter::from_fn(|| calls.try_recv().ok()).count()
+    };
+    // Each of 64 calls goes to either by lot: fewer than 8 at one of them come once in 10^10 runs.
+    let (one, two) = (count(&mut calls_of_one), count(&mut calls_of_two));
+    assert_eq!(one + two, 65);
+    assert!(one > 8 && two > 8, "{one} and {two}");
+}
+
+#[tokio::test]
+async fn the_replica_with_fewer_calls_is_asked() {
+    let tasks = Tasks::new();
+    let (one, two) = (server(&tasks, false).await.0, server(&tasks, false).await.0);
+    let idle = two.name.clone();
+    let balanced = Balanced::new("test", vec![one, two]);
+    let busy = balanced.shared.all().into_iter().find(|r| r.name != idle).unwrap();
+    let _calls: Vec<Pending> = (0..3).map(|_| Pending::at(&busy)).collect();
+    let picks: Vec<String> =
+        (0..64).filter_map(|_| balanced.shared.pick(&[])).map(|r| r.name.clone()).collect();
+    // Both lots fall on the busy one in a quarter of the draws.
+    let idle_picks = picks.iter().filter(|name| **name == idle).count();
+    assert!(idle_picks > 32, "{idle_picks} of 64");
+}
+
+#[tokio::test]
+async fn one_that_failed_rests_and_longer_each_time() {
+    tokio::time::pause();
+    let (one, two) = (gone().await, gone().await);
+    let balanced = Balanced::new("test", vec![one, two]);
+    let ill = Arc::clone(&balanced.shared.all()[0]);
+    ill.failed();
+    ill.failed();
+    let picked = |n: usize| (0..n).filter(|_| Arc::ptr_eq(&balanced.shared.pick(&[]).unwrap(), &ill)).count();
+    assert_eq!(picked(32), 0);
+    tokio::time::advance(FIRST_PAUSE).await;
+    assert_eq!(picked(32), 0, "the second pause is longer than the first");
+    tokio::time::advance(FIRST_PAUSE).await;
+    assert!(picked(64) > 0);
+}
+
+#[tokio::test]
+async fn when_nobody_can_be_reached_the_call_fails_as_unavailable() {
+    let balanced = Balanced::new("test", vec![gone().await, gone().await]);
+    assert_eq!(ask(&balanced).await, Err(Code::Unavailable));
+    assert_eq!(ask(&Balanced::new("test", Vec::new())).await, Err(Code::Unavailable));
+}
+
+#[test]
+fn what_changes_something_is_known_by_its_name() {
+    assert!(changes("/koine.v1.Lists/CreateOrUpdate"));
+    assert!(changes("/koine.v1.Lists/DeleteList"));
+    assert!(!changes("/koine.v1.Chat/Generate"));
+    assert!(!changes("/koine.v1.Chat/ListModels"));
+}

@@ -7,6 +7,7 @@ from conftest import ROOT
 CHAT = "smollm2-135m-instruct"
 EMBED = "all-minilm-l6-v2"
 IMAGES = "efficientnet-lite0-minilm"
+ONLY_IMAGES = "efficientnet-lite0"
 WIDTH = 384
 
 CAT = Path(__file__).parent / "data/cat.jpg"
@@ -24,6 +25,8 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
+# Where nothing holds the model to a schema, it needs an example to come to an end.
+FRUIT = 'Name a fruit as JSON, like {"fruit": "pear"}.'
 DESCRIBE = "Describe Paris as JSON with city and inhabitants."
 SCHEMA = {
     "type": "object",
@@ -52,6 +55,7 @@ def for_driver(koine):
         "messages": FRANCE,
         "weather": WEATHER,
         "tool": TOOL,
+        "fruit": FRUIT,
         "describe": DESCRIBE,
         "schema": SCHEMA,
         "blocked": blocked_prompt(),

@@ -9,7 +9,23 @@ import re
 import struct
 
 import pytest
-from asked import ANSWER, CAT, CHAT, COFFEE, DESCRIBE, EMBED, FRANCE, IMAGES, SCHEMA, TOOL, WEATHER, WIDTH, blocked_prompt
+from asked import (
+    ANSWER,
+    CAT,
+    CHAT,
+    COFFEE,
+    DESCRIBE,
+    EMBED,
+    FRANCE,
+    FRUIT,
+    IMAGES,
+    ONLY_IMAGES,
+    SCHEMA,
+    TOOL,
+    WEATHER,
+    WIDTH,
+    blocked_prompt,
+)
 from azure.ai.inference import ChatCompletionsClient, EmbeddingsClient, ImageEmbeddingsClient, load_client
 from azure.ai.inference.aio import ChatCompletionsClient as AsyncChat
 from azure.ai.inference.aio import EmbeddingsClient as AsyncEmbeddings
@@ -138,7 +154,7 @@ def test_a_json_schema_is_kept(koine):
 @pytest.mark.shows("structured output")
 def test_a_json_object_is_one(standalone):
     answer = chat(standalone).complete(
-        messages=[UserMessage(DESCRIBE)], response_format="json_object", temperature=0, max_tokens=200
+        messages=[UserMessage(FRUIT)], response_format="json_object", temperature=0, max_tokens=60
     )
     assert answer.choices[0].finish_reason == "stop"
     assert isinstance(json.loads(answer.choices[0].message.content), dict)
@@ -255,7 +271,7 @@ def test_info_names_the_model(koine):
 @pytest.mark.shows("model info")
 @pytest.mark.parametrize(
     ("deployment", "kind"),
-    [(None, ChatCompletionsClient), (CHAT, ChatCompletionsClient), (EMBED, EmbeddingsClient), (IMAGES, ImageEmbeddingsClient)],
+    [(None, ChatCompletionsClient), (CHAT, ChatCompletionsClient), (EMBED, EmbeddingsClient), (ONLY_IMAGES, ImageEmbeddingsClient)],
 )
 def test_load_client_picks_the_class_by_the_deployment(standalone, deployment, kind):
     headers = {"azureml-model-deployment": deployment} if deployment else {}
@@ -372,7 +388,8 @@ def test_a_model_of_another_kind_is_not_found(standalone):
 @SYNC
 @pytest.mark.shows("errors")
 def test_an_image_for_a_model_that_reads_text_is_422(standalone):
-    asked = [UserMessage([TextContentItem(text="What is it?"), ImageContentItem(image_url=ImageUrl.load(str(CAT), "jpeg"))])]
+    shown = ImageContentItem(image_url=ImageUrl.load(image_file=str(CAT), image_format="jpeg"))
+    asked = [UserMessage([TextContentItem(text="What is it?"), shown])]
     with pytest.raises(HttpResponseError) as refused:
         chat(standalone).complete(messages=asked)
     assert refused.value.status_code == 422
@@ -454,9 +471,9 @@ def test_an_empty_text_is_400(standalone):
 # -------------------------------------------------------------------------------------------------------------------- async
 
 
-def run(koine, ask, kind=AsyncChat, **options):
+def run(koine, ask, kind=AsyncChat, key=None):
     async def inside():
-        async with kind(koine.endpoint, AzureKeyCredential(koine.key), **options) as client:
+        async with kind(koine.endpoint, AzureKeyCredential(key or koine.key)) as client:
             return await ask(client)
 
     return asyncio.run(inside())
@@ -536,13 +553,12 @@ def test_async_refusals(standalone):
         return refused.value.error.code
 
     async def wrong_key(client):
-        client._config.credential.update("wrong")
         with pytest.raises(ClientAuthenticationError) as refused:
             await client.complete(messages=ASKED)
         return refused.value.status_code
 
     assert run(standalone, unknown) == "unknown_model"
-    assert run(standalone, wrong_key) == 401
+    assert run(standalone, wrong_key, key="wrong") == 401
 
 
 @ASYNC

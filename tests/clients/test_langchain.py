@@ -5,7 +5,7 @@ import asyncio
 import openai
 import pydantic
 import pytest
-from asked import ANSWER, CHAT, DESCRIBE, EMBED, QUESTION, SYSTEM, TOOL, WEATHER, WIDTH, blocked_prompt
+from asked import ANSWER, CHAT, DESCRIBE, EMBED, FRUIT, QUESTION, SYSTEM, TOOL, WEATHER, WIDTH, blocked_prompt
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from langchain_azure_ai.chat_models import AzureAIOpenAIApiChatModel
 from langchain_azure_ai.chat_models.inference import AzureAIChatCompletionsModel
@@ -185,9 +185,9 @@ def test_structured_output_by_schema(standalone, make):
 @all_chats
 @pytest.mark.shows("structured output")
 def test_structured_output_by_json_mode(standalone, make):
-    schema = {"title": "city", "type": "object", "properties": {"city": {"type": "string"}}}
-    found = make(standalone, max_tokens=200).with_structured_output(schema, method="json_mode").invoke(DESCRIBE)
-    assert isinstance(found, dict)
+    schema = {"title": "fruit", "type": "object", "properties": {"fruit": {"type": "string"}}}
+    found = make(standalone, max_tokens=60).with_structured_output(schema, method="json_mode").invoke(FRUIT)
+    assert isinstance(found["fruit"], str)
 
 
 @all_embeddings

@@ -1,10 +1,11 @@
 """LlamaIndex's two packages for the inference API."""
 
 import asyncio
+import json
 
-import pydantic
 import pytest
-from asked import ANSWER, CHAT, EMBED, QUESTION, SYSTEM, WEATHER, WIDTH, blocked_prompt
+from asked import ANSWER, CHAT, DESCRIBE, EMBED, QUESTION, SCHEMA, SYSTEM, WEATHER, WIDTH, blocked_prompt
+from azure.ai.inference.models import JsonSchemaFormat
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, ResourceNotFoundError
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
@@ -74,21 +75,15 @@ def test_a_required_tool_is_called(standalone):
     chosen = model.get_tool_calls_from_response(answer)
     assert [call.tool_name for call in chosen] == ["get_weather"]
     assert "city" in chosen[0].tool_kwargs
-    assert model.predict_and_call([tool], user_msg=WEATHER, tool_required=True).response.startswith("Rain in ")
-
-
-class City(pydantic.BaseModel):
-    """A city."""
-
-    city: str
-    inhabitants: int
+    assert tool(**chosen[0].tool_kwargs).content.startswith("Rain in ")
 
 
 @LLM
 @pytest.mark.shows("structured output")
-def test_structured_output_through_a_call(standalone):
-    found = llm(standalone, max_tokens=120).as_structured_llm(City).chat([ChatMessage(role="user", content="Describe Paris.")])
-    assert isinstance(found.raw, City)
+def test_structured_output_by_schema(standalone):
+    form = JsonSchemaFormat(name="city", schema=SCHEMA, strict=True)
+    answer = llm(standalone, max_tokens=120).chat([ChatMessage(role="user", content=DESCRIBE)], response_format=form)
+    assert set(json.loads(answer.message.content)) == {"city", "inhabitants"}
 
 
 @LLM

@@ -230,7 +230,7 @@ def test_openai_refusals(openai):
     assert (unknown["kind"], unknown["status"], unknown["code"]) == ("NotFoundError", 404, "DeploymentNotFound")
     assert unknown["requestID"]
     length = openai.raised("no such length")
-    assert (length["kind"], length["status"], length["code"]) == ("BadRequestError", 400, "unsupported_value")
+    assert (length["kind"], length["status"], length["code"]) == ("BadRequestError", 400, "unsupported_parameter")
     assert length["body"]["param"] == "dimensions"
 
 

@@ -64,4 +64,5 @@ def test_refusals(seen, case, kind):
 @pytest.mark.shows("content filter")
 def test_a_blocked_prompt(seen):
     raised = seen.raised("blocked")
-    assert "WrappedOpenAIError" in raised["kinds"] and "content_filter" in raised["message"]
+    assert "WrappedOpenAIError" in raised["kinds"] and "BadRequestError" in raised["message"]
+    assert "The response was filtered" in raised["message"]

@@ -34,7 +34,8 @@ async function stream(body) {
 const france = { messages: ask.messages, temperature: 0, max_tokens: 40 };
 const tool = { messages: [{ role: "user", content: ask.weather }], tools: [ask.tool], temperature: 0, max_tokens: 120 };
 const named = { type: "function", function: { name: "get_weather" } };
-const city = { messages: [{ role: "user", content: ask.describe }], temperature: 0, max_tokens: 200 };
+const city = { messages: [{ role: "user", content: ask.describe }], temperature: 0, max_tokens: 120 };
+const fruit = { messages: [{ role: "user", content: ask.fruit }], temperature: 0, max_tokens: 60 };
 const schema = { name: "city", schema: ask.schema, strict: true };
 const extra = (header) =>
   chat({ ...france, max_tokens: 2, n: 1 }, header ? { headers: { "extra-parameters": header } } : {});
@@ -47,7 +48,7 @@ await report({
   stream: () => stream(france),
   tools: () => chat({ ...tool, tool_choice: named }),
   "streamed tools": () => stream({ ...tool, tool_choice: "required" }),
-  "json object": () => chat({ ...city, response_format: { type: "json_object" } }),
+  "json object": () => chat({ ...fruit, response_format: { type: "json_object" } }),
   "json schema": () => chat({ ...city, response_format: { type: "json_schema", json_schema: schema } }),
   embeddings: async () => seen(await client.path("/embeddings").post({ body: { input: ["hello", "world"] } })),
   base64: async () =>

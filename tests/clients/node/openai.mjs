@@ -19,7 +19,8 @@ async function collect(stream) {
 const france = { messages: ask.messages, temperature: 0, max_tokens: 40 };
 const tool = { messages: [{ role: "user", content: ask.weather }], tools: [ask.tool], temperature: 0, max_tokens: 120 };
 const named = { type: "function", function: { name: "get_weather" } };
-const city = { messages: [{ role: "user", content: ask.describe }], temperature: 0, max_tokens: 200 };
+const city = { messages: [{ role: "user", content: ask.describe }], temperature: 0, max_tokens: 120 };
+const fruit = { messages: [{ role: "user", content: ask.fruit }], temperature: 0, max_tokens: 60 };
 const schema = { name: "city", schema: ask.schema, strict: true };
 const said = { model: ask.chat, prompt: "One, two, three,", max_tokens: 6, temperature: 0 };
 
@@ -33,7 +34,7 @@ await report({
   tools: () => chat({ ...tool, tool_choice: named }),
   "streamed tools": () =>
     client.chat.completions.stream({ model: ask.chat, ...tool, tool_choice: "required" }).finalChatCompletion(),
-  "json object": () => chat({ ...city, response_format: { type: "json_object" } }),
+  "json object": () => chat({ ...fruit, response_format: { type: "json_object" } }),
   "json schema": async () => {
     const format = { type: "json_schema", json_schema: schema };
     const answer = await client.chat.completions.parse({ model: ask.chat, ...city, response_format: format });

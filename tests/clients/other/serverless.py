@@ -33,7 +33,7 @@ report(
         "tools": lambda: chat(
             f"# user:\n{ASK['weather']}\n", tools=[ASK["tool"]], tool_choice="required", max_tokens=120
         ),
-        "json": lambda: chat(f"# user:\n{ASK['describe']}\n", response_format={"type": "json_object"}, max_tokens=200),
+        "json": lambda: chat(f"# user:\n{ASK['fruit']}\n", response_format={"type": "json_object"}, max_tokens=60),
         "completion": lambda: complete(model=ASK["chat"]),
         "completion of no model": complete,
         "completion stream": lambda: list(complete(model=ASK["chat"], stream=True)),

@@ -236,7 +236,9 @@ def test_base64_is_the_same_vector(koine):
 
 @SYNC
 @pytest.mark.shows("embeddings")
-@pytest.mark.parametrize(("encoding", "length"), [("binary", WIDTH // 8), ("ubinary", WIDTH // 8), ("int8", WIDTH), ("uint8", WIDTH)])
+@pytest.mark.parametrize(
+    ("encoding", "length"), [("binary", WIDTH // 8), ("ubinary", WIDTH // 8), ("int8", WIDTH), ("uint8", WIDTH)]
+)
 def test_other_encodings_have_their_lengths(standalone, encoding, length):
     answer = embeddings(standalone).embed(input=["hello"], encoding_format=encoding, input_type="text")
     vector = answer.data[0].embedding
@@ -271,7 +273,12 @@ def test_info_names_the_model(koine):
 @pytest.mark.shows("model info")
 @pytest.mark.parametrize(
     ("deployment", "kind"),
-    [(None, ChatCompletionsClient), (CHAT, ChatCompletionsClient), (EMBED, EmbeddingsClient), (ONLY_IMAGES, ImageEmbeddingsClient)],
+    [
+        (None, ChatCompletionsClient),
+        (CHAT, ChatCompletionsClient),
+        (EMBED, EmbeddingsClient),
+        (ONLY_IMAGES, ImageEmbeddingsClient),
+    ],
 )
 def test_load_client_picks_the_class_by_the_deployment(standalone, deployment, kind):
     headers = {"azureml-model-deployment": deployment} if deployment else {}
@@ -302,7 +309,13 @@ def test_every_base_path_answers(standalone, path):
 @pytest.mark.shows("chat")
 @pytest.mark.parametrize(
     ("path", "version"),
-    [("", "2024-04-01-preview"), ("/v1", "2024-04-01-preview"), ("", "2024-08-01-preview"), ("", "2025-04-01"), ("/models", "2024-10-21")],
+    [
+        ("", "2024-04-01-preview"),
+        ("/v1", "2024-04-01-preview"),
+        ("", "2024-08-01-preview"),
+        ("", "2025-04-01"),
+        ("/models", "2024-10-21"),
+    ],
 )
 def test_every_published_version_answers(standalone, path, version):
     answer = chat(standalone, path, api_version=version).complete(messages=ASKED, temperature=0, max_tokens=20)

@@ -68,13 +68,16 @@ def test_refusals(seen):
     long = seen.raised("text too long")
     assert (long["status"], long["code"]) == (400, "InvalidRequestBody")
     assert seen.raised("unknown blocklist")["status"] == 404
+    # Nothing is fetched that a caller names.
+    behind = seen.raised("image behind a URL")
+    assert (behind["status"], behind["code"]) == (400, "InvalidRequestBody")
 
 
 @pytest.mark.shows("blocklists")
 def test_a_blocklist_is_made_changed_and_found(seen, version):
     name = f"tests-{version}"
     absent = seen.raised("absent")
-    assert "ResourceNotFoundError" in absent["kinds"] and absent["code"]
+    assert "ResourceNotFoundError" in absent["kinds"] and absent["code"] == "ResourceNotFound"
     assert seen.value("create") == [201, name, "first"]
     assert seen.value("update") == [200, name, "second"]
     assert seen.value("get") == [name, "second"]
@@ -100,7 +103,8 @@ def test_items_are_added_and_listed_over_pages(seen):
 def test_a_text_matches_its_items(seen, version):
     ids = {text: id for id, text, _ in seen.value("add")}
     assert seen.value("match") == [[f"tests-{version}", ids["wolpertinger"], "wolpertinger"]]
-    assert [match[2] for match in seen.value("match halts")["matches"]] == ["jackalope"]
+    halted = seen.value("match halts")
+    assert [match[2] for match in halted["matches"]] == ["jackalope"] and halted["severities"] == {}
     assert seen.value("no match") == []
 
 
@@ -108,5 +112,6 @@ def test_a_text_matches_its_items(seen, version):
 def test_items_and_lists_go_away(seen):
     assert seen.value("remove") == [204, False, 2]
     assert seen.value("delete") == 204
-    assert "ResourceNotFoundError" in seen.raised("gone")["kinds"]
-    assert "ResourceNotFoundError" in seen.raised("delete again")["kinds"]
+    for case in ("gone", "match gone", "delete again"):
+        raised = seen.raised(case)
+        assert "ResourceNotFoundError" in raised["kinds"] and raised["code"] == "ResourceNotFound"

@@ -75,7 +75,8 @@ def status_and(call, *arguments):
 
 
 def put(description):
-    status, made = status_and(LISTS.create_or_update_text_blocklist, NAME, TextBlocklist(blocklist_name=NAME, description=description))
+    wanted = TextBlocklist(blocklist_name=NAME, description=description)
+    status, made = status_and(LISTS.create_or_update_text_blocklist, NAME, wanted)
     return [status, made.blocklist_name, made.description]
 
 
@@ -99,7 +100,8 @@ def item():
 
 def remove_first():
     first = items()[0][0]
-    status, _ = status_and(LISTS.remove_blocklist_items, NAME, RemoveTextBlocklistItemsOptions(blocklist_item_ids=[first]))
+    options = RemoveTextBlocklistItemsOptions(blocklist_item_ids=[first])
+    status, _ = status_and(LISTS.remove_blocklist_items, NAME, options)
     return [status, first in [found[0] for found in items()], len(items())]
 
 
@@ -115,6 +117,9 @@ report(
         "eight severities": lambda: text(output_type="EightSeverityLevels"),
         "harmless": lambda: text("The train leaves at nine."),
         "image": image,
+        "image behind a URL": lambda: client().analyze_image(
+            AnalyzeImageOptions(image=ImageData(blob_url="https://example.org/cat.jpg"))
+        ),
         "shield over REST": shield_over_rest,
         "shield": shield,
         "wrong key": lambda: text(key="wrong"),
@@ -137,6 +142,7 @@ report(
         "remove": remove_first,
         "delete": lambda: status_and(LISTS.delete_text_blocklist, NAME)[0],
         "gone": get,
+        "match gone": lambda: text(blocklist_names=[NAME]),
         "delete again": lambda: LISTS.delete_text_blocklist(NAME),
     }
 )

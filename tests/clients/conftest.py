@@ -17,6 +17,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from compatibility import (  # noqa: F401  hooks, which pytest finds by name
+    pytest_collection_modifyitems,
+    pytest_configure,
+    pytest_runtest_logreport,
+    pytest_terminal_summary,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 BINARIES = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"

@@ -39,7 +39,7 @@ pub enum Modality {
 impl Modality {
     /// All of them.
     pub const ALL: [Self; 4] =
-        [Self::Chat, Self::Completions, Self::Embeddings, Self::ImageEmbeddings];
+        [Self::Chat, Self::Completions, Self::ImageEmbeddings, Self::Embeddings];
 
     /// The route, for messages.
     #[must_use]

@@ -15,6 +15,7 @@ need g++ g++ --version
 need libclang-dev has_libclang        # its Rust bindings
 need clang clang --version            # the headers that libclang reads
 need python3-pip python3 -m pip --version    # fetches weights by package name
+need redis-server redis-server --version    # shared limits, in the tests
 need python3-venv python3 -c 'import ensurepip, venv'   # the SDK tests' environment
 
 command -v cargo >/dev/null || { echo "cargo is missing: install a Rust toolchain first (rustup)" >&2; exit 1; }

@@ -3,4 +3,7 @@
 
 mod architecture;
 mod golden;
+mod keys;
+mod limits;
 mod shutdown;
+mod state;

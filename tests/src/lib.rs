@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test support: a failed start is a failed test")]
 
 pub mod fakes;
+pub mod redis;
 
 use chassis::Tasks;
 use chassis::config::Sources;

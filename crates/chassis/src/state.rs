@@ -1,24 +1,24 @@
-//! Small state that replicas share: counters that expire. In this process, or in Redis.
+//! Small state that replicas share: counters of what has been taken, in this process (`Local`) or in Redis (`Shared`).
 //!
-//! The only file that knows Redis. Every call is one round trip and bounded in time: a Redis that is slow or gone is an
-//! error for the caller to decide about, never a hang.
+//! The only place that knows Redis. A request takes from all its counters at once or from none, and gives back what it did not
+//! use; each is one step that nothing can come between, in Redis one script and one round trip. Every call is bounded in time:
+//! a Redis that is slow or gone is an error for the caller to decide about, never a hang.
+//!
+//! Rates are sliding window counters: the count of the window that runs and that of the one before, weighted by how much of
+//! it still lies within the last window (Cloudflare, "How we built rate limiting capable of scaling to millions of domains",
+//! 2017). Chosen over a token bucket because exactly `limit` fit into a window that begins empty, and because what was
+//! reserved can be given back to the window that it was taken from. Slots are leases with an end, so that those of a process
+//! that died come back.
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use serde::Deserialize;
-use std::collections::HashMap;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-use tokio::sync::{Mutex, OnceCell};
+mod local;
+mod shared;
+
+pub use local::Local;
+pub use shared::Shared;
 
 use crate::Secret;
-
-/// Counts and expires in one step, so that no counter lives for ever: two commands could be cut apart.
-const COUNT: &str = "local n = redis.call('INCRBY', KEYS[1], ARGV[1])
-local ttl = redis.call('PTTL', KEYS[1])
-if ttl < 0 then redis.call('PEXPIRE', KEYS[1], ARGV[2]) ttl = tonumber(ARGV[2]) end
-return {n, ttl}";
-/// Expired counters of this process are swept when there are this many.
-const SWEEP_AT: usize = 10_000;
+use serde::Deserialize;
+use std::time::Duration;
 
 /// Where shared state lives.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,166 +30,113 @@ pub struct StateConfig {
     pub timeout_ms: u64,
 }
 
-/// A counter's value after counting, and when it starts again from zero.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Count {
-    /// Including what was just added.
-    pub total: u64,
-    /// Time until the window ends.
-    pub resets_in: Duration,
-}
-
 /// Why shared state could not be reached; never holds the URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// No answer within `timeout_ms`.
-    #[error("shared state did not answer within {0:?}")]
+    #[error("Redis did not answer within {0:?}")]
     Timeout(Duration),
     /// Redis refused or is unreachable.
-    #[error("shared state failed: {0}")]
+    #[error("Redis failed: {0}")]
     Redis(String),
 }
 
-/// Handle on shared state; clones share everything.
-#[derive(Debug, Clone)]
-pub struct State {
-    place: Arc<Place>,
-    timeout: Duration,
+/// What a request takes: from all counters, or from none where one of them is at its limit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Unlike that of any other demand; slots are held under it.
+    pub id: String,
+    /// After this long slots that were not given back are free again.
+    pub lease: Duration,
+    /// No key twice.
+    pub counters: Vec<Counter>,
 }
 
-enum Place {
-    Here(Mutex<HashMap<String, (u64, Instant)>>),
-    Redis { client: redis::Client, connection: OnceCell<ConnectionManager> },
+/// One thing that is limited, and how much of it is taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counter {
+    /// Names the counter; replicas with the same key share it. A part in braces decides where a Redis cluster keeps it, and must
+    /// be the same in all counters of a demand.
+    pub key: String,
+    /// Most that may be taken.
+    pub limit: u64,
+    /// Of what.
+    pub kind: Kind,
 }
 
-impl std::fmt::Debug for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Here(_) => "Here",
-            Self::Redis { .. } => "Redis",
-        })
-    }
-}
-
-impl State {
-    /// Parses the URL; connects on first use and reconnects by itself.
-    ///
-    /// # Errors
-    /// When the URL is not one of Redis.
-    pub fn open(config: &StateConfig) -> Result<Self, StateError> {
-        let timeout = Duration::from_millis(config.timeout_ms);
-        let url = config.redis_url.expose();
-        let place = if url.is_empty() {
-            Place::Here(Mutex::default())
-        } else {
-            // The library's own message may quote the URL, and with it a password.
-            let client = redis::Client::open(url).map_err(|_quotes_url| {
-                StateError::Redis("`redis_url` is not a URL like redis://host:6379".to_owned())
-            })?;
-            Place::Redis { client, connection: OnceCell::new() }
-        };
-        Ok(Self { place: Arc::new(place), timeout })
-    }
-
-    /// Adds `amount` to the counter `key`, which starts at zero every `window`.
-    ///
-    /// # Errors
-    /// When Redis does not answer in time.
-    pub async fn count(
-        &self,
-        key: &str,
-        amount: u64,
+/// What is limited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// So much within a sliding window.
+    Rate {
+        /// At least a millisecond.
         window: Duration,
-    ) -> Result<Count, StateError> {
-        match self.place.as_ref() {
-            Place::Here(counters) => {
-                Ok(count_here(&mut *counters.lock().await, key, amount, window))
-            }
-            Place::Redis { client, connection } => {
-                let ask = count_redis(client, connection, (key, amount, window), self.timeout);
-                tokio::time::timeout(self.timeout, ask)
-                    .await
-                    .map_err(|_elapsed| StateError::Timeout(self.timeout))?
-            }
+        /// Taken now; at most the limit, or it never fits.
+        amount: u64,
+    },
+    /// So many at the same time; one is taken.
+    Slots,
+}
+
+/// What came of a demand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether everything was taken; else nothing was.
+    pub admitted: bool,
+    /// One for each counter, in order.
+    pub standings: Vec<Standing>,
+}
+
+/// How a counter stood before the demand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// Taken by others.
+    pub used: u64,
+    /// Until the demand fits, if nobody takes more; zero where it fits. Of slots nobody knows when one comes back: it is then
+    /// a millisecond.
+    pub wait: Duration,
+    /// Until nothing that was taken counts any more; zero for slots.
+    pub resets_in: Duration,
+    /// Which window the demand was counted in, to give back to.
+    pub window: u64,
+}
+
+/// What a request gives back at its end, or takes besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// That of the demand.
+    pub id: String,
+    /// At most one for each counter of the demand.
+    pub changes: Vec<Change>,
+}
+
+/// A correction of one counter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// More, or less, was used than taken.
+    Rate {
+        /// That of the counter.
+        key: String,
+        /// That of the counter.
+        window: Duration,
+        /// `Standing::window` of the demand.
+        index: u64,
+        /// Added; a count never falls below zero.
+        delta: i64,
+    },
+    /// The slot comes back.
+    Slot {
+        /// That of the counter.
+        key: String,
+    },
+}
+
+impl Change {
+    /// That of the counter.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Rate { key, .. } | Self::Slot { key } => key,
         }
-    }
-}
-
-fn count_here(
-    counters: &mut HashMap<String, (u64, Instant)>,
-    key: &str,
-    amount: u64,
-    window: Duration,
-) -> Count {
-    let now = Instant::now();
-    if counters.len() >= SWEEP_AT {
-        counters.retain(|_, (_, ends)| *ends > now);
-    }
-    let entry = counters.entry(key.to_owned()).or_insert((0, now + window));
-    if entry.1 <= now {
-        *entry = (0, now + window);
-    }
-    entry.0 = entry.0.saturating_add(amount);
-    Count { total: entry.0, resets_in: entry.1.saturating_duration_since(now) }
-}
-
-async fn count_redis(
-    client: &redis::Client,
-    connection: &OnceCell<ConnectionManager>,
-    (key, amount, window): (&str, u64, Duration),
-    timeout: Duration,
-) -> Result<Count, StateError> {
-    let failed = |error: redis::RedisError| StateError::Redis(error.category().to_owned());
-    let connect = || async {
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout));
-        client.get_connection_manager_with_config(config).await
-    };
-    let mut connection = connection.get_or_try_init(connect).await.map_err(failed)?.clone();
-    let window_ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-    let (total, ttl): (u64, u64) = redis::Script::new(COUNT)
-        .key(format!("koine:count:{key}"))
-        .arg(amount)
-        .arg(window_ms)
-        .invoke_async(&mut connection)
-        .await
-        .map_err(failed)?;
-    Ok(Count { total, resets_in: Duration::from_millis(ttl) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(url: &str) -> Result<State, StateError> {
-        State::open(&StateConfig { redis_url: Secret::new(url), timeout_ms: 200 })
-    }
-
-    #[tokio::test]
-    async fn counts_within_a_window_and_starts_again_after_it() {
-        let state = open("").unwrap();
-        assert_eq!(state.count("a", 2, Duration::from_secs(60)).await.unwrap().total, 2);
-        let second = state.count("a", 3, Duration::from_secs(60)).await.unwrap();
-        assert_eq!(second.total, 5);
-        assert!(second.resets_in <= Duration::from_secs(60));
-        assert_eq!(state.count("b", 1, Duration::ZERO).await.unwrap().total, 1);
-        assert_eq!(state.count("b", 1, Duration::ZERO).await.unwrap().total, 1);
-    }
-
-    #[tokio::test]
-    async fn a_redis_that_is_gone_is_an_error_in_time_and_shows_no_password() {
-        // Bound and never accepted from: a port that nothing answers on.
-        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = silent.local_addr().unwrap().port();
-        let state = open(&format!("redis://:hush@127.0.0.1:{port}")).unwrap();
-        let error = state.count("a", 1, Duration::from_secs(1)).await.unwrap_err();
-        assert!(!format!("{error} {state:?}").contains("hush"));
-    }
-
-    #[test]
-    fn a_url_that_is_none_is_refused_without_quoting_it() {
-        let error = open("http://:hush@nowhere").unwrap_err().to_string();
-        assert!(error.contains("redis://host:6379") && !error.contains("hush"), "{error}");
     }
 }

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::context::Context;
 use crate::deployments::{ListedModel, Table};
 use crate::guard::Guard;
+use crate::limit::Limits;
 use crate::pieces::{self, PieceStream};
 use crate::translate;
 use api_types::rpc::chat::chat_service_client::ChatServiceClient;
@@ -23,11 +24,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
-/// A service cannot be called at the address that is configured.
+/// A service, or Redis, cannot be called at the address that is configured.
 #[derive(Debug, thiserror::Error)]
-#[error("`edge.{service}.endpoints`: {cause}")]
+#[error("`edge.{option}`: {cause}")]
 pub struct EndpointError {
-    service: &'static str,
+    option: &'static str,
     cause: String,
 }
 
@@ -38,6 +39,8 @@ pub struct App {
     pub config: Arc<Config>,
     /// Content safety around requests.
     pub guard: Guard,
+    /// How much callers may ask for.
+    pub limits: Limits,
     /// When this process began, in Unix seconds: what `GET /models` calls `created`.
     pub began: u64,
     table: Arc<ArcSwap<Table>>,
@@ -52,9 +55,13 @@ impl App {
     /// # Errors
     /// When an endpoint is not a URL.
     pub fn build(config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
-        let chat = client("chat", &config.chat, tasks)?;
-        let embedding = client("embedding", &config.embedding, tasks)?;
-        let safety = client("content_safety", &config.content_safety, tasks)?;
+        let chat = client("chat.endpoints", &config.chat, tasks)?;
+        let embedding = client("embedding.endpoints", &config.embedding, tasks)?;
+        let safety = client("content_safety.endpoints", &config.content_safety, tasks)?;
+        let limits = Limits::build(&config, tasks).map_err(|error| EndpointError {
+            option: "state.redis_url",
+            cause: error.to_string(),
+        })?;
         let safety = safety.map(|c| {
             let client = ContentSafetyServiceClient::new(c);
             client
@@ -64,6 +71,7 @@ impl App {
         let config = Arc::new(config);
         Ok(Self {
             guard: Guard::new(safety.clone(), Arc::clone(&config)),
+            limits,
             began: unix_seconds(),
             table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
             chat: chat
@@ -212,15 +220,16 @@ pub fn unix_seconds() -> u64 {
 }
 
 fn client(
-    service: &'static str,
+    option: &'static str,
     config: &ClientConfig,
     tasks: &Tasks,
 ) -> Result<Option<Client>, EndpointError> {
     if config.endpoints.is_empty() {
         return Ok(None);
     }
+    let service = option.split('.').next().unwrap_or(option);
     let built = chassis::grpc::client(service, config, tasks);
-    built.map(Some).map_err(|cause| EndpointError { service, cause: format!("{cause:#}") })
+    built.map(Some).map_err(|cause| EndpointError { option, cause: format!("{cause:#}") })
 }
 
 /// The message with what is left of the request's time as `grpc-timeout`.

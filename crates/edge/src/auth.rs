@@ -1,22 +1,40 @@
-//! Who may call: the layer that compares keys.
+//! Who may call: the layer that compares keys and checks tokens.
 //!
-//! Separate from the handlers because it runs before a body is read. Keys are kept and compared as hashes, so that neither
-//! their length nor their first differing byte shows in the time it takes; a request is let in when any key it presents is
-//! valid, because the official clients send the same key twice (contract, section 3).
+//! Separate from the handlers because it runs before a body is read. Keys are kept and compared as hashes, all of them each time,
+//! so that neither their length nor their first differing byte nor their place shows in the time it takes. A request is let in
+//! when any credential it presents is valid, because the official clients send the same one twice (contract, section 3).
 
-use crate::config::AuthConfig;
+mod caller;
+mod config;
+mod key_file;
+mod keyring;
+mod keys;
+mod tokens;
+mod verifier;
+
+pub use caller::{Area, Caller, Scope};
+pub use config::{AuthConfig, GrantConfig, JwtConfig, SigningAlgorithm};
+pub use key_file::is_key_name;
+pub use keys::hash_of;
+
+use crate::config::Config;
+use crate::context::{Context, Family};
 use crate::error::ApiError;
+use crate::events::{self, Record, Route, TurnedAway};
 use api_types::{ErrorCode, Fault};
+use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use chassis::Secret;
+use chassis::{Secret, Tasks};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
-use sha2::{Digest as _, Sha256};
+use key_file::{KeyFile, KeyFileError};
+use keys::{Found, Key, Keys};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use subtle::{Choice, ConstantTimeEq as _};
+use std::time::Duration;
+use tokens::{Rejected, Tokens};
 
 /// Headers that hold a bare key.
 const KEY_HEADERS: [&str; 2] = ["api-key", "ocp-apim-subscription-key"];
@@ -25,175 +43,217 @@ const BEARER: &str = "bearer ";
 /// Official test suites look for `auth token validation failed` in this message.
 const REFUSED: &str = "Access denied: auth token validation failed. The key or token is missing or not valid for this endpoint; \
                        send it as `api-key` or as `Authorization: Bearer`";
+const EXPIRED: &str =
+    "Access denied: auth token validation failed. The key or token has expired; get a new one";
+/// When to try again while tokens cannot be checked.
+const UNCHECKED_RETRY: Duration = Duration::from_secs(2);
 
-/// Why there are no keys to compare with.
+/// Why nobody could be told from anybody.
 #[derive(Debug, thiserror::Error)]
-pub enum KeysError {
+pub enum AccessError {
     /// The key file.
-    #[error("`edge.auth.key_file`: cannot read `{path}`: {cause}")]
-    File {
-        /// As configured.
-        path: String,
-        /// From the system.
-        cause: std::io::Error,
-    },
+    #[error("`edge.auth.key_file`: {0}")]
+    File(#[from] KeyFileError),
+    /// The tokens.
+    #[error("`edge.auth.jwt`: {0}")]
+    Tokens(String),
     /// No key where one is needed.
     #[error(
-        "no keys, but `edge.service.listen` is `{address}`, which others can reach; set `edge.auth.keys`, or \
+        "no keys, but others can reach `{address}`; set `edge.auth.keys`, `edge.auth.key_file` or `edge.auth.jwt`, or \
          `edge.auth.disabled = true` behind a gateway that authenticates"
     )]
-    None {
+    NoKeys {
         /// Where the edge listens.
         address: SocketAddr,
     },
 }
 
-/// The valid keys, hashed.
-#[derive(Clone)]
-pub struct Keys {
-    /// None lets everybody in.
-    hashes: Option<Arc<[[u8; 32]]>>,
+/// The valid keys and tokens; clones share everything.
+#[derive(Debug, Clone)]
+pub struct Access {
+    inner: Arc<Inner>,
 }
 
-impl std::fmt::Debug for Keys {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let count = self.hashes.as_ref().map(|h| h.len());
-        f.debug_struct("Keys").field("count", &count).finish()
-    }
+#[derive(Debug)]
+struct Inner {
+    /// Where nobody has to prove anything.
+    open: Option<Arc<Caller>>,
+    configured: Keys,
+    from_file: ArcSwap<Keys>,
+    file: Option<KeyFile>,
+    reload: Duration,
+    tokens: Option<Arc<Tokens>>,
 }
 
-impl Keys {
-    /// The keys of `config`, for an edge that listens on `address`.
+impl Access {
+    /// The keys and tokens of `config`, for an edge that listens on `address`.
     ///
     /// # Errors
-    /// When the key file cannot be read, or there is no key although `address` is not a loopback address.
-    pub fn build(config: &AuthConfig, address: SocketAddr) -> Result<Self, KeysError> {
-        if config.disabled {
-            return Ok(Self { hashes: None });
+    /// When the key file is wrong, or there is no key although `address` is not a loopback address.
+    pub fn build(config: &Config, address: SocketAddr) -> Result<Self, AccessError> {
+        let auth = &config.auth;
+        let plain = auth.keys.iter().map(Secret::expose).filter(|key| !key.is_empty());
+        let configured = Keys::new(plain.map(Key::plain).collect());
+        let file =
+            (!auth.key_file.is_empty()).then(|| KeyFile::new(&auth.key_file, config.rates.clone()));
+        let from_file = match &file {
+            Some(file) if !auth.disabled => file.load()?,
+            Some(_) | None => Keys::default(),
+        };
+        let tokens = if auth.disabled { None } else { Tokens::build(&auth.jwt)? };
+        let nothing = configured.is_empty() && file.is_none() && tokens.is_none();
+        if nothing && !auth.disabled && !address.ip().is_loopback() {
+            return Err(AccessError::NoKeys { address });
         }
-        let keys = config.keys.iter().map(Secret::expose);
-        let mut hashes: Vec<_> = keys.filter(|k| !k.is_empty()).map(hash).collect();
-        if !config.key_file.is_empty() {
-            let read = std::fs::read_to_string(&config.key_file);
-            let text =
-                read.map_err(|cause| KeysError::File { path: config.key_file.clone(), cause })?;
-            let lines = text.lines().map(str::trim);
-            hashes.extend(lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(hash));
-        }
-        if !hashes.is_empty() {
-            return Ok(Self { hashes: Some(hashes.into()) });
-        }
-        if address.ip().is_loopback() {
-            Ok(Self { hashes: None })
-        } else {
-            Err(KeysError::None { address })
-        }
+        let inner = Inner {
+            open: (nothing || auth.disabled).then(|| Arc::new(Caller::anybody())),
+            configured,
+            from_file: ArcSwap::from_pointee(from_file),
+            file,
+            reload: Duration::from_millis(auth.reload_ms),
+            tokens: tokens.map(Arc::new),
+        };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Whether everybody is let in.
     #[must_use]
-    pub const fn open(&self) -> bool {
-        self.hashes.is_none()
+    pub fn is_open(&self) -> bool {
+        self.inner.open.is_some()
     }
 
-    /// Whether any credential in `headers` is valid.
-    #[must_use]
-    pub fn admit(&self, headers: &HeaderMap) -> bool {
-        let Some(hashes) = &self.hashes else { return true };
-        presented(headers).any(|key| known(hashes, key))
+    /// Reads the key file again when it changes and fetches the keys of tokens, until the tasks stop.
+    pub fn keep_fresh(&self, tasks: &Tasks) {
+        if self.is_open() {
+            return;
+        }
+        if self.inner.file.is_some() {
+            let (access, stopping) = (self.clone(), tasks.stopping());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = access.reload() => {}
+                    () = stopping => {}
+                }
+            });
+        }
+        if let Some(tokens) = self.inner.tokens.clone() {
+            let stopping = tasks.stopping();
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = tokens.keep_fresh() => {}
+                    () = stopping => {}
+                }
+            });
+        }
+    }
+
+    /// Whose credential is in `headers`.
+    ///
+    /// # Errors
+    /// 401 for none that is valid, 403 for a token that grants nothing, 503 for one that cannot be checked at the moment.
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Arc<Caller>, Fault> {
+        if let Some(anybody) = &self.inner.open {
+            return Ok(Arc::clone(anybody));
+        }
+        let mut worst = None;
+        for credential in presented(headers) {
+            let found = self.inner.configured.find(credential);
+            let found = found.or_else(|| self.inner.from_file.load().find(credential));
+            match found {
+                Found::Valid(caller) => return Ok(caller),
+                Found::Expired => worst = worst.max(Some(Rejected::Expired)),
+                Found::Unknown => {}
+            }
+        }
+        if let Some(tokens) = &self.inner.tokens {
+            for credential in bearer(headers) {
+                match tokens.identify(credential).await {
+                    Ok(caller) => return Ok(caller),
+                    Err(rejected) => worst = worst.max(Some(rejected)),
+                }
+            }
+        }
+        Err(refusal(worst.unwrap_or(Rejected::Invalid)))
+    }
+
+    async fn reload(&self) {
+        let Some(file) = &self.inner.file else { return };
+        loop {
+            tokio::time::sleep(self.inner.reload).await;
+            match file.changed().await {
+                Some(Ok(keys)) => {
+                    tracing::info!(keys = keys.len(), "the key file was read again");
+                    self.inner.from_file.store(Arc::new(keys));
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%error, "the key file is wrong; the keys of before hold");
+                }
+                None => {}
+            }
+        }
     }
 }
 
-/// Refuses requests without a valid key, before their body is read.
+fn refusal(why: Rejected) -> Fault {
+    match why {
+        Rejected::Invalid => {
+            events::turned_away(TurnedAway::Unknown);
+            Fault::new(ErrorCode::Unauthorized, REFUSED)
+        }
+        Rejected::Expired => {
+            events::turned_away(TurnedAway::Expired);
+            Fault::new(ErrorCode::Unauthorized, EXPIRED)
+        }
+        Rejected::GrantsNothing => {
+            events::turned_away(TurnedAway::Forbidden);
+            let message = "The principal lacks the required permission for this endpoint.";
+            Fault::new(ErrorCode::PermissionDenied, message)
+        }
+        Rejected::Unchecked => {
+            events::turned_away(TurnedAway::Unchecked);
+            let message = "tokens cannot be checked at the moment; try again";
+            Fault::new(ErrorCode::Unavailable, message).with_retry_after(UNCHECKED_RETRY)
+        }
+    }
+}
+
+/// Refuses requests without a valid key or token, or outside what it permits, before their body is read.
 ///
 /// # Errors
-/// 401.
+/// 401, 403, 503.
 pub async fn require(
-    State(keys): State<Keys>,
-    request: Request,
+    State(access): State<Access>,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if keys.admit(request.headers()) {
-        Ok(next.run(request).await)
-    } else {
-        Err(Fault::new(ErrorCode::Unauthorized, REFUSED).into())
+    let caller = access.identify(request.headers()).await?;
+    let family =
+        request.extensions().get::<Context>().map_or(Family::Inference, |context| context.family);
+    if let Some(record) = request.extensions().get::<Arc<Record>>() {
+        record.caller(&caller.name);
     }
+    let route = Route::of(request.uri().path(), family);
+    caller.may_call(route, family).inspect_err(|_refused| {
+        events::turned_away(TurnedAway::Forbidden);
+    })?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
 }
 
+/// Everything that may be a key.
 fn presented(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let bare =
         KEY_HEADERS.iter().flat_map(|name| headers.get_all(*name)).map(http::HeaderValue::as_bytes);
-    let bearer = headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
-        let (scheme, key) = value.as_bytes().split_at_checked(BEARER.len())?;
-        scheme.eq_ignore_ascii_case(BEARER.as_bytes()).then(|| key.trim_ascii())
-    });
-    bare.chain(bearer)
+    bare.chain(bearer(headers))
 }
 
-/// Compares with every hash, whichever matches.
-fn known(hashes: &[[u8; 32]], key: &[u8]) -> bool {
-    let key = hash(key);
-    let found = hashes.iter().fold(Choice::from(0), |found, valid| found | valid.ct_eq(&key));
-    found.into()
-}
-
-fn hash(key: impl AsRef<[u8]>) -> [u8; 32] {
-    Sha256::digest(key).into()
+/// Everything that may be a token.
+fn bearer(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    headers.get_all(AUTHORIZATION).iter().filter_map(|value| {
+        let (scheme, credential) = value.as_bytes().split_at_checked(BEARER.len())?;
+        scheme.eq_ignore_ascii_case(BEARER.as_bytes()).then(|| credential.trim_ascii())
+    })
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    fn config(keys: &[&str]) -> AuthConfig {
-        let keys = keys.iter().map(|k| Secret::new(*k)).collect();
-        AuthConfig { keys, key_file: String::new(), disabled: false }
-    }
-
-    fn admits(headers: &[(&'static str, &str)]) -> bool {
-        let keys = Keys::build(&config(&["right", "other"]), "0.0.0.0:1".parse().unwrap()).unwrap();
-        let mut map = HeaderMap::new();
-        for (name, value) in headers {
-            map.append(*name, HeaderValue::from_str(value).unwrap());
-        }
-        keys.admit(&map)
-    }
-
-    #[test]
-    fn any_valid_key_in_any_header_lets_in() {
-        assert!(admits(&[("api-key", "right")]));
-        assert!(admits(&[("authorization", "Bearer other")]));
-        assert!(admits(&[("authorization", "bEaReR right")]));
-        assert!(admits(&[("ocp-apim-subscription-key", "right")]));
-        assert!(admits(&[("api-key", "wrong"), ("authorization", "Bearer right")]));
-    }
-
-    #[test]
-    fn a_wrong_or_missing_key_does_not() {
-        assert!(!admits(&[]));
-        assert!(!admits(&[("api-key", "righ")]));
-        assert!(!admits(&[("api-key", "")]));
-        assert!(!admits(&[("authorization", "right")]));
-        assert!(!admits(&[("authorization", "Basic right")]));
-    }
-
-    #[test]
-    fn no_keys_is_for_loopback_only() {
-        let open = Keys::build(&config(&[]), "127.0.0.1:8080".parse().unwrap()).unwrap();
-        assert!(open.admit(&HeaderMap::new()));
-        assert!(Keys::build(&config(&[]), "0.0.0.0:8080".parse().unwrap()).is_err());
-        let disabled = AuthConfig { disabled: true, ..config(&[]) };
-        assert!(Keys::build(&disabled, "0.0.0.0:8080".parse().unwrap()).is_ok());
-    }
-
-    #[test]
-    fn the_key_file_holds_one_key_a_line() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "# keys\n\nfrom-file \n").unwrap();
-        let config = AuthConfig { key_file: file.path().display().to_string(), ..config(&[]) };
-        let keys = Keys::build(&config, "0.0.0.0:1".parse().unwrap()).unwrap();
-        assert!(known(keys.hashes.as_ref().unwrap(), b"from-file"));
-        assert!(!known(keys.hashes.as_ref().unwrap(), b"# keys"));
-    }
-}
+mod tests;

@@ -3,9 +3,12 @@
 //! Separate from what is built of them: a value here is parsed and checked, but nothing outside has been looked at. The
 //! defaults and the documentation of every option are in `config.toml`, which the binary embeds.
 
+use crate::auth::AuthConfig;
 use crate::deployments::DeploymentConfig;
+use crate::limit::RatesConfig;
 use chassis::grpc::ClientConfig;
-use chassis::{Configured, Problems, Secret, ServiceConfig};
+use chassis::state::StateConfig;
+use chassis::{Configured, Problems, ServiceConfig};
 use serde::Deserialize;
 
 /// Everything under `[edge]`.
@@ -20,6 +23,10 @@ pub struct Config {
     pub api: ApiConfig,
     /// Bounds of everything a caller sends.
     pub limits: LimitsConfig,
+    /// How much callers may ask for.
+    pub rates: RatesConfig,
+    /// Where it is counted.
+    pub state: StateConfig,
     /// Who answers a request that names no deployment.
     pub defaults: DefaultsConfig,
     /// Deployments besides the models that the services list.
@@ -35,18 +42,6 @@ pub struct Config {
     pub embedding: ClientConfig,
     /// Where the content-safety service is.
     pub content_safety: ClientConfig,
-}
-
-/// Who may call.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AuthConfig {
-    /// Valid keys.
-    pub keys: Vec<Secret>,
-    /// File with more keys, one a line; empty means none.
-    pub key_file: String,
-    /// Serves everybody on any address.
-    pub disabled: bool,
 }
 
 /// How strictly the contract is read.
@@ -187,6 +182,8 @@ impl Configured for Config {
             ("discovery.retry_ms", self.discovery.retry_ms),
             ("discovery.timeout_ms", self.discovery.timeout_ms),
             ("guard.timeout_ms", self.guard.timeout_ms),
+            ("state.timeout_ms", self.state.timeout_ms),
+            ("auth.reload_ms", self.auth.reload_ms),
         ] {
             if value == 0 {
                 problems.add(option, "must be at least 1 millisecond");
@@ -201,6 +198,8 @@ impl Configured for Config {
                 "name a chat or an embedding service; there is nothing to serve",
             );
         }
+        self.rates.check(problems);
+        self.auth.check(&self.rates, problems);
         self.check_policies(problems);
         self.check_deployments(problems);
     }

@@ -5,6 +5,8 @@
 //! names from the deployment table, never text of a caller.
 
 use crate::context::Family;
+use crate::limit::config::WhenStateless;
+use crate::limit::{Figures, Spent, Ticket};
 use api_types::ErrorCode;
 use http::StatusCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -102,6 +104,7 @@ pub struct Record {
 
 #[derive(Debug)]
 struct Known {
+    caller: String,
     deployment: Option<String>,
     status: Option<StatusCode>,
     code: Option<ErrorCode>,
@@ -109,6 +112,10 @@ struct Known {
     first_piece: Option<Duration>,
     prompt_tokens: u32,
     completion_tokens: u32,
+    /// Steps of an answer that were seen while nobody had counted its tokens.
+    pieces: u64,
+    figures: Option<Figures>,
+    ticket: Option<Ticket>,
 }
 
 impl Record {
@@ -117,6 +124,7 @@ impl Record {
     pub fn begin(route: Route, span: Span) -> Self {
         metrics::gauge!("edge_in_flight_requests").increment(1.0);
         let known = Known {
+            caller: String::new(),
             deployment: None,
             status: None,
             code: None,
@@ -125,14 +133,49 @@ impl Record {
             first_piece: None,
             prompt_tokens: 0,
             completion_tokens: 0,
+            pieces: 0,
+            figures: None,
+            ticket: None,
         };
         Self { route, span, began: Instant::now(), known: Mutex::new(known) }
+    }
+
+    /// Which path the request came by.
+    #[must_use]
+    pub const fn route(&self) -> Route {
+        self.route
     }
 
     /// The span of the request.
     #[must_use]
     pub const fn span(&self) -> &Span {
         &self.span
+    }
+
+    /// Notes who calls.
+    pub fn caller(&self, name: &str) {
+        name.clone_into(&mut self.known().caller);
+    }
+
+    /// Notes how the limits of the request stand.
+    pub fn figures(&self, figures: Figures) {
+        self.known().figures = Some(figures);
+    }
+
+    /// How the limits of the request stand; none where nothing is limited.
+    #[must_use]
+    pub fn standing(&self) -> Option<Figures> {
+        self.known().figures
+    }
+
+    /// Keeps what the request holds until its end, and settles it then.
+    pub fn hold(&self, ticket: Ticket) {
+        self.known().ticket = Some(ticket);
+    }
+
+    /// Notes that a step of an answer came.
+    pub fn piece(&self) {
+        self.known().pieces += 1;
     }
 
     /// Notes which deployment answers; `name` must come from the table.
@@ -181,10 +224,32 @@ impl Drop for Record {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _in_span = self.span.enter();
         known.emit(self.route, seconds);
+        if let Some(ticket) = known.ticket.take() {
+            ticket.settle(known.spent());
+        }
     }
 }
 
 impl Known {
+    /// What the request costs its caller: what the model counted; of an answer that the caller did not wait for, what was seen
+    /// of it; of one that failed, nothing.
+    fn spent(&self) -> Spent {
+        let tokens = u64::from(self.prompt_tokens) + u64::from(self.completion_tokens);
+        let status = self.status.map_or(200, |status| status.as_u16());
+        let broken = matches!(self.outcome, Outcome::Broken(_));
+        if tokens > 0 {
+            Spent::Tokens(tokens)
+        } else if broken || status >= 500 || status == 429 {
+            Spent::Nothing
+        } else if status >= 400 {
+            Spent::NoTokens
+        } else if self.outcome == Outcome::Abandoned {
+            Spent::Pieces(self.pieces)
+        } else {
+            Spent::Reserved
+        }
+    }
+
     fn emit(&self, route: Route, elapsed: Duration) {
         let deployment = self.deployment.clone().unwrap_or_default();
         let status = self.status.map_or(0, |s| s.as_u16());
@@ -211,6 +276,7 @@ impl Known {
         };
         tracing::info!(
             route,
+            caller = self.caller,
             deployment,
             status,
             outcome,
@@ -262,6 +328,72 @@ pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
     metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict)
         .increment(1);
     metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
+}
+
+/// Why a caller was turned away at the door.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TurnedAway {
+    /// No credential, or none that is known.
+    Unknown,
+    /// A key or token whose time is over.
+    Expired,
+    /// A valid one that may not do this.
+    Forbidden,
+    /// A token that could not be checked.
+    Unchecked,
+}
+
+/// Counts one caller that was turned away.
+pub fn turned_away(why: TurnedAway) {
+    let why = match why {
+        TurnedAway::Unknown => "unknown",
+        TurnedAway::Expired => "expired",
+        TurnedAway::Forbidden => "forbidden",
+        TurnedAway::Unchecked => "unchecked",
+    };
+    metrics::counter!("edge_turned_away_total", "why" => why).increment(1);
+}
+
+/// Counts one request over a limit; `deployment` comes from the table, `limit` from an enum.
+pub fn limited(deployment: &str, limit: &'static str) {
+    metrics::counter!("edge_limited_requests_total", "deployment" => deployment.to_owned(), "limit" => limit)
+        .increment(1);
+}
+
+/// Counts one request whose limits could not be counted in Redis.
+pub fn uncounted(instead: WhenStateless) {
+    let instead = match instead {
+        WhenStateless::Local => "local",
+        WhenStateless::Refuse => "refuse",
+        WhenStateless::Allow => "allow",
+    };
+    metrics::counter!("edge_limits_unavailable_total", "instead" => instead).increment(1);
+}
+
+/// A request that waits for a slot; dropping it ends the wait.
+#[derive(Debug)]
+pub struct Queued {
+    deployment: String,
+    began: Instant,
+}
+
+impl Queued {
+    /// The wait begins.
+    #[must_use]
+    pub fn begin(deployment: &str) -> Self {
+        metrics::gauge!("edge_queued_requests", "deployment" => deployment.to_owned())
+            .increment(1.0);
+        Self { deployment: deployment.to_owned(), began: Instant::now() }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        let deployment = std::mem::take(&mut self.deployment);
+        metrics::gauge!("edge_queued_requests", "deployment" => deployment.clone()).decrement(1.0);
+        metrics::histogram!("edge_queue_seconds", "deployment" => deployment)
+            .record(self.began.elapsed().as_secs_f64());
+    }
 }
 
 #[cfg(test)]

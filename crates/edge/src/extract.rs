@@ -4,11 +4,13 @@
 //! the parser of their route.
 
 use crate::app::App;
+use crate::auth::Caller;
 use crate::config::ExtraDefault;
 use crate::context::{Context, Family};
 use crate::deployments::{Deployment, Modality, Selector};
 use crate::error::{self, ApiError};
 use crate::events::Record;
+use crate::limit::Estimate;
 use crate::pieces::{Piece, PieceStream};
 use api_types::rest::{Dialect, Fields, Parsed, Vocabulary, extra_parameters_fault};
 use api_types::{ErrorCode, Fault};
@@ -28,6 +30,8 @@ const EXTRA_HEADERS: [&str; 2] = ["extra-parameters", "unknown-parameters"];
 const DEPLOYMENT_HEADER: HeaderName = HeaderName::from_static("azureml-model-deployment");
 /// Chooses a model.
 const MESH_HEADER: HeaderName = HeaderName::from_static("x-ms-model-mesh-model-name");
+/// What limits call the routes of content safety.
+const SAFETY_NAME: &str = "content-safety";
 /// Name of the path segment in `/openai/deployments/{deployment}`.
 const PATH_SEGMENT: &str = "deployment";
 
@@ -78,6 +82,8 @@ pub struct Head {
     pub context: Context,
     /// To be filled on the way.
     pub record: Arc<Record>,
+    /// Who calls.
+    pub caller: Arc<Caller>,
     /// The deployment that path and headers name.
     selector: Selector,
 }
@@ -85,9 +91,11 @@ pub struct Head {
 impl Head {
     fn of(request: &Request) -> Result<Self, Fault> {
         let extensions = request.extensions();
-        let (Some(context), Some(record)) =
-            (extensions.get::<Context>(), extensions.get::<Arc<Record>>())
-        else {
+        let (Some(context), Some(record), Some(caller)) = (
+            extensions.get::<Context>(),
+            extensions.get::<Arc<Record>>(),
+            extensions.get::<Arc<Caller>>(),
+        ) else {
             return Err(Fault::new(
                 ErrorCode::Internal,
                 "the server had an error processing your request",
@@ -100,12 +108,14 @@ impl Head {
             mesh_header: header(MESH_HEADER),
             ..Selector::default()
         };
-        Ok(Self { context: *context, record: Arc::clone(record), selector })
+        let (record, caller) = (Arc::clone(record), Arc::clone(caller));
+        Ok(Self { context: *context, record, caller, selector })
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(context: Context, record: Arc<Record>) -> Self {
-        Self { context, record, selector: Selector::default() }
+        let caller = Arc::new(Caller::anybody());
+        Self { context, record, caller, selector: Selector::default() }
     }
 
     async fn take(app: &App, request: &mut Request) -> Result<Self, ApiError> {
@@ -119,6 +129,10 @@ impl Head {
             // The segment is not UTF-8 once decoded: no deployment can be called so.
             Err(_) => return Err(error::not_found().await),
         };
+        if head.context.family == Family::ContentSafety {
+            // No deployment is behind these routes; limits know them by this name.
+            head.admit(app, SAFETY_NAME, Estimate::default()).await?;
+        }
         Ok(head)
     }
 
@@ -135,17 +149,47 @@ impl Head {
         let selector = self.selector(model);
         let deployment = app.table().select(&selector, modality, self.context.family)?;
         self.record.deployment(&deployment.name);
+        self.permit(&deployment)?;
         Ok(deployment)
     }
 
-    /// The same pieces; the tokens they tell of are noted.
+    /// Whether the caller may use `deployment` by this route.
+    ///
+    /// # Errors
+    /// 403.
+    pub fn permit(&self, deployment: &Deployment) -> Result<(), Fault> {
+        self.caller.may_use(&deployment.name, self.record.route(), self.context.family)
+    }
+
+    /// Takes what the request will cost from the limits of its caller and of `deployment`, until its end; waits for a slot where
+    /// configuration says so.
+    ///
+    /// # Errors
+    /// 429 over a limit, 503 where limits cannot be counted and must be.
+    pub async fn admit(
+        &self,
+        app: &App,
+        deployment: &str,
+        estimate: Estimate,
+    ) -> Result<(), Fault> {
+        let outcome = app.limits.admit(&self.caller, deployment, estimate).await;
+        if let Some(figures) = outcome.figures {
+            self.record.figures(figures);
+        }
+        if let Some(ticket) = outcome.ticket? {
+            self.record.hold(ticket);
+        }
+        Ok(())
+    }
+
+    /// The same pieces; the tokens they tell of are noted, and those nobody has told of yet are counted.
     pub fn watch(&self, pieces: PieceStream) -> PieceStream {
         let record = Arc::clone(&self.record);
         pieces
-            .inspect(move |piece| {
-                if let Ok(Piece::Usage(usage)) = piece {
-                    record.tokens(usage.prompt, usage.completion);
-                }
+            .inspect(move |piece| match piece {
+                Ok(Piece::Usage(usage)) => record.tokens(usage.prompt, usage.completion),
+                Ok(Piece::Text(_) | Piece::Reasoning { .. } | Piece::ToolCall(_)) => record.piece(),
+                Ok(Piece::Started(_) | Piece::Finished { .. }) | Err(_) => {}
             })
             .boxed()
     }

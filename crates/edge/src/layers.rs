@@ -100,10 +100,13 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let mut response = next.run(request).instrument(span).await;
     let admission = response.extensions_mut().remove::<Arc<Admission>>();
     let code = error::code_of(&response);
-    let response = match context {
+    let mut response = match context {
         Some(context) => error::render(response, &context),
         None => response,
     };
+    if let Some(figures) = record.standing() {
+        figures.write(response.headers_mut());
+    }
     record.answered(response.status(), code);
     record.span().record("http.response.status_code", response.status().as_u16());
     response.map(|body| Body::new(Held { body, record, admission }))

@@ -10,6 +10,7 @@ pub mod server;
 
 pub mod auth;
 pub mod layers;
+pub mod limit;
 
 pub mod context;
 pub mod extract;
@@ -18,6 +19,7 @@ pub mod routes;
 pub mod app;
 pub mod deployments;
 pub mod discovery;
+pub mod globs;
 
 pub mod check;
 pub mod guard;
@@ -43,14 +45,15 @@ pub const DEFAULTS: &str = include_str!("../config.toml");
 /// When an endpoint is not a URL, the key file cannot be read, there is no key on an address that others can reach.
 pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
     let address = listener.local_addr().context("address of the listener")?;
-    let keys = auth::Keys::build(&config.auth, address)?;
-    if keys.open() {
+    let access = auth::Access::build(&config, address)?;
+    if access.is_open() {
         tracing::info!(%address, "no keys are required");
     }
+    access.keep_fresh(&tasks);
     let limits = config.limits;
     let app = app::App::build(config, &tasks)?;
     tasks.spawn(discovery::run(app.clone(), tasks.clone()));
-    let router = router::build(app, keys, tasks.clone());
+    let router = router::build(app, access, tasks.clone());
     server::serve(router, listener, &limits, &tasks).await;
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The whole route table and the layer stack, on one screen.
 
 use crate::app::App;
-use crate::auth::{self, Keys};
+use crate::auth::{self, Access};
 use crate::routes::{
     chat_completions, completions, content_safety, embeddings, image_embeddings, info, models,
 };
@@ -13,7 +13,7 @@ use chassis::Tasks;
 use std::time::Duration;
 
 /// Every path this service answers.
-pub fn build(app: App, keys: Keys, tasks: Tasks) -> Router {
+pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
     let limits = app.config.limits;
     // The Azure AI Model Inference API.
     let inference = Router::new()
@@ -55,7 +55,7 @@ pub fn build(app: App, keys: Keys, tasks: Tasks) -> Router {
         // Ends handlers that take too long; outside the body, whose reading counts too.
         .layer(from_fn(layers::deadline))
         // Before anything is read or waited for on behalf of a stranger.
-        .layer(from_fn_with_state(keys, auth::require))
+        .layer(from_fn_with_state(access, auth::require))
         // A replica that stops refuses even before it looks who is calling, and counts what it answers.
         .layer(from_fn_with_state(tasks, layers::drain))
         // Everything below is in the request's span; faults of every layer become bodies here.

@@ -2,6 +2,7 @@
 //!
 //! Separate because it alone may know every service. It holds no behaviour of a request: it starts, wires and stops.
 
+pub mod keys;
 pub mod models;
 mod settings;
 mod stack;

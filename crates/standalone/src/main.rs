@@ -1,4 +1,4 @@
-//! The command line: `koine up`, `koine models …`, `koine config …`. Parses words and prints; the work is in the library.
+//! The command line: `koine up`, `koine models …`, `koine keys …`, `koine config …`. Parses words and prints; the work is in the library.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,7 +7,7 @@
 
 use chassis::config::Sources;
 use clap::{Parser, Subcommand};
-use standalone::{Settings, models, up};
+use standalone::{Settings, keys, models, up};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -29,6 +29,9 @@ enum Command {
     /// The models of the catalog.
     #[command(subcommand)]
     Models(ModelsCommand),
+    /// Keys for callers.
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// The configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -45,6 +48,12 @@ enum ModelsCommand {
 }
 
 #[derive(Debug, Subcommand)]
+enum KeysCommand {
+    /// Make a key: the key itself goes to stderr, once; its entry for the key file, with its hash, to stdout.
+    New { name: String },
+}
+
+#[derive(Debug, Subcommand)]
 enum ConfigCommand {
     /// Report everything wrong with the configuration.
     Check,
@@ -56,9 +65,13 @@ fn main() -> ExitCode {
     // libgomp reads this before `main`; spinning threads would starve the other services of this process.
     chassis::config::reexec_with(&[("OMP_WAIT_POLICY", "passive")]);
     let line = Line::parse();
-    if let Command::Config(ConfigCommand::Show) = line.command {
-        println!("{}", standalone::defaults());
-        return ExitCode::SUCCESS;
+    match &line.command {
+        Command::Config(ConfigCommand::Show) => {
+            println!("{}", standalone::defaults());
+            return ExitCode::SUCCESS;
+        }
+        Command::Keys(KeysCommand::New { name }) => return new_key(name),
+        Command::Up | Command::Models(_) | Command::Config(ConfigCommand::Check) => {}
     }
     let settings = match Settings::load(&Sources::from_process(line.config)) {
         Ok(settings) => settings,
@@ -70,9 +83,23 @@ fn main() -> ExitCode {
     match line.command {
         Command::Up => up::up(settings),
         Command::Models(command) => outcome(run_models(&settings, command)),
-        Command::Config(ConfigCommand::Check | ConfigCommand::Show) => {
+        Command::Keys(_) | Command::Config(ConfigCommand::Check | ConfigCommand::Show) => {
             println!("the configuration is valid");
             ExitCode::SUCCESS
+        }
+    }
+}
+
+fn new_key(name: &str) -> ExitCode {
+    match keys::new(name) {
+        Ok(new) => {
+            eprintln!("The key of {name}; it is shown this once:\n{}\n", new.key.expose());
+            println!("{}", new.entry);
+            ExitCode::SUCCESS
+        }
+        Err(message) => {
+            eprintln!("koine: {message}");
+            ExitCode::from(2)
         }
     }
 }

@@ -1,45 +1,43 @@
 //! `koine up`: fetch what is missing, load it, serve, and say on stdout how to call it.
 
-use crate::{Config, Models, Settings, Stack};
+use crate::{Config, Models, Settings, Stack, keys};
 use anyhow::Context as _;
 use chassis::{Secret, Tasks};
 use model_store::{Store, Terminal};
-use rand::Rng as _;
-use rand::distr::Alphanumeric;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
-/// Length of a key made here: 32 letters and digits are over 190 bits.
-const KEY_LENGTH: usize = 32;
 /// The version that the SDKs send unasked, for the banner's curl line.
 const API_VERSION: &str = "2024-05-01-preview";
 
-/// Runs until SIGTERM or Ctrl-C. A key is made for this run where none is configured.
+/// Runs until SIGTERM or Ctrl-C. On a loopback address a key is made for this run where none is configured; on any other the
+/// start is refused then.
 #[must_use]
-pub fn up(mut settings: Settings) -> ExitCode {
-    let key = ensure_key(&mut settings.edge);
+pub fn up(settings: Settings) -> ExitCode {
     let config = settings.standalone.clone();
     chassis::launch("standalone", config, move |config, listener, tasks| {
-        serve(config, settings, key, (listener, tasks))
+        serve(config, settings, (listener, tasks))
     })
 }
 
 async fn serve(
     config: Config,
-    settings: Settings,
-    key: Option<Secret>,
+    mut settings: Settings,
     (listener, tasks): (TcpListener, Tasks),
 ) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    let key = ensure_key(&mut settings.edge, address);
+    // Before anything is fetched or loaded.
+    edge::auth::Access::build(&settings.edge, address)?;
     let store = Store::open(config.models).context("`standalone.models`")?;
     let models = tokio::select! {
         models = load(&settings, &store, &tasks) => models?,
         // Told to stop while a download runs: there is nothing to finish.
         () = tasks.draining() => return Ok(()),
     };
-    let address = listener.local_addr()?;
     let banner = banner(address, key, &settings.edge, &models);
     let stack = Stack::start(settings, models).await?;
     let ready = tasks.until_ready();
@@ -64,17 +62,18 @@ async fn load(settings: &Settings, store: &Store, tasks: &Tasks) -> anyhow::Resu
     })
 }
 
-/// The first configured key, or one made now; none where the operator switched keys off.
-fn ensure_key(edge: &mut edge::Config) -> Option<Secret> {
-    if edge.auth.disabled {
+/// The first configured key, or one made now; none where keys are off, are known by their hash alone, or must be configured
+/// because others can reach `address`.
+fn ensure_key(edge: &mut edge::Config, address: SocketAddr) -> Option<Secret> {
+    let auth = &mut edge.auth;
+    if auth.disabled {
         return None;
     }
-    if edge.auth.keys.is_empty() && edge.auth.key_file.is_empty() {
-        let key: String =
-            rand::rng().sample_iter(Alphanumeric).take(KEY_LENGTH).map(char::from).collect();
-        edge.auth.keys.push(Secret::new(key));
+    let nothing = auth.keys.is_empty() && auth.key_file.is_empty() && auth.jwt.issuers.is_empty();
+    if nothing && address.ip().is_loopback() {
+        auth.keys.push(keys::random());
     }
-    edge.auth.keys.first().cloned()
+    auth.keys.first().cloned()
 }
 
 /// Stable lines, label and value, that people read and scripts parse. The key is shown: it is the caller's to copy.

@@ -4,6 +4,8 @@ mod bad_requests;
 mod chat;
 mod content_filter;
 mod fakes;
+mod keys;
+mod limits;
 mod other_routes;
 mod wire;
 
@@ -70,13 +72,13 @@ async fn edge(options: &[(&str, &str)]) -> Edge {
     env.push(("EDGE__GUARD__POLICY".to_owned(), String::new()));
     env.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let config: Config = load("edge", crate::DEFAULTS, &Sources { file: None, env }).unwrap();
-    let keys = Keys::build(&config.auth, "127.0.0.1:1".parse().unwrap()).unwrap();
+    let access = Access::build(&config, "127.0.0.1:1".parse().unwrap()).unwrap();
     let app = App::build(config.clone(), &tasks).unwrap();
     let limit = Duration::from_secs(10);
     let mut listed = app.list_chat(limit).await.unwrap();
     listed.extend(app.list_embedding(limit).await.unwrap());
     app.replace_table(&listed, true);
-    Edge { router: build(app, keys, tasks.clone()), tasks, seen, config }
+    Edge { router: build(app, access, tasks.clone()), tasks, seen, config }
 }
 
 impl Edge {

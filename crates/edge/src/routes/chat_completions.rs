@@ -6,6 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
+use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
 use crate::sse;
 use crate::translate::chat_reply::{Collected, Updates, ended_early};
@@ -27,6 +28,8 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
+    let estimate = Estimate::chat(&request, app.limits.completion_tokens());
+    head.admit(&app, &deployment.name, estimate).await?;
     let policy = deployment.policy.as_str();
     let (stream, choices) = (request.stream, request.sampling.n.unwrap_or(1));
     let mut answer = Answer::new(&head.context, "chatcmpl-", &deployment.model)
@@ -42,7 +45,8 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
-    let collect = async { Collected::take(app.generate(request, &head.context).await?).await };
+    let collect =
+        async { Collected::take(head.watch(app.generate(request, &head.context).await?)).await };
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);

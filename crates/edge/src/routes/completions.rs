@@ -6,6 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
+use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
 use crate::sse;
 use crate::translate::Answer;
@@ -30,6 +31,8 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Completions)?;
     let Checked { request, extra_json } =
         check::completions(parsed, &deployment, head.context.family)?;
+    let estimate = Estimate::completions(&request, app.limits.completion_tokens());
+    head.admit(&app, &deployment.name, estimate).await?;
     let policy = deployment.policy.as_str();
     let (stream, choices) = (request.stream, choices(&request));
     let mut answer =
@@ -43,7 +46,8 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
-    let collect = async { Collected::take(app.complete(request, &head.context).await?).await };
+    let collect =
+        async { Collected::take(head.watch(app.complete(request, &head.context).await?)).await };
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);

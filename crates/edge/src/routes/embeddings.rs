@@ -6,6 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
+use crate::limit::Estimate;
 use crate::translate::embedding;
 use api_types::rest::{EmbeddingsRequest, EmbeddingsResult, Parsed};
 use axum::Json;
@@ -27,6 +28,7 @@ pub async fn handle(
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::Embeddings)?;
     let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
+    head.admit(&app, &deployment.name, Estimate::embeddings(&request)).await?;
     let policy = if app.config.guard.embeddings { deployment.policy.as_str() } else { "" };
     let format = request.options.encoding_format;
     let prompt = Prompt::embeddings(&request, policy);

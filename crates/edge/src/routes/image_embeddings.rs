@@ -6,6 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::guard::Prompt;
+use crate::limit::Estimate;
 use crate::translate::embedding;
 use api_types::rest::{EmbeddingsResult, ImageEmbeddingsRequest};
 use axum::Json;
@@ -30,6 +31,7 @@ pub async fn handle(
     let policy = deployment.policy.as_str();
     let format = request.options.encoding_format;
     let images = embedding::decode_images(&request)?;
+    head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
     let prompt = Prompt::images(&request, &images, policy);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let (_found, response) =

@@ -29,6 +29,7 @@ pub async fn handle(
     let model = query.ok().and_then(|Query(asked)| asked.model);
     let deployment = app.table().describe(&head.selector(model.as_deref()), head.context.family)?;
     head.record.deployment(&deployment.name);
+    head.permit(&deployment)?;
     let model_type = match deployment.modality() {
         Some(Modality::Chat) | None => ModelType::ChatCompletions,
         Some(Modality::Completions) => ModelType::TextGeneration,

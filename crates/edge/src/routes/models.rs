@@ -9,16 +9,18 @@ use api_types::{ErrorCode, Fault};
 use axum::Json;
 use axum::extract::{Path, State};
 
-/// All deployments.
-pub async fn list(State(app): State<App>, _head: Head) -> Json<ModelList> {
-    let data = app.table().all().iter().map(|deployment| model(&app, deployment)).collect();
+/// All deployments that the caller may use.
+pub async fn list(State(app): State<App>, head: Head) -> Json<ModelList> {
+    let table = app.table();
+    let permitted = table.all().iter().filter(|deployment| head.permit(deployment).is_ok());
+    let data = permitted.map(|deployment| model(&app, deployment)).collect();
     Json(ModelList { data, ..ModelList::default() })
 }
 
 /// One deployment.
 ///
 /// # Errors
-/// 404 for an unknown name.
+/// 404 for an unknown name, 403 for one that is not the caller's.
 pub async fn handle(
     State(app): State<App>,
     Path(id): Path<String>,
@@ -34,6 +36,7 @@ pub async fn handle(
         .into());
     };
     head.record.deployment(&deployment.name);
+    head.permit(deployment)?;
     Ok(Json(model(&app, deployment)))
 }
 

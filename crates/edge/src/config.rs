@@ -3,6 +3,7 @@
 //! Separate from what is built of them: a value here is parsed and checked, but nothing outside has been looked at. The
 //! defaults and the documentation of every option are in `config.toml`, which the binary embeds.
 
+use crate::cors;
 use crate::deployments::DeploymentConfig;
 use chassis::grpc::ClientConfig;
 use chassis::{Configured, Problems, Secret, ServiceConfig};
@@ -18,6 +19,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How strictly the contract is read.
     pub api: ApiConfig,
+    /// Which pages of other sites may read answers in a browser.
+    pub cors: CorsConfig,
     /// Bounds of everything a caller sends.
     pub limits: LimitsConfig,
     /// Who answers a request that names no deployment.
@@ -59,6 +62,16 @@ pub struct ApiConfig {
     pub extra_parameters: ExtraDefault,
     /// Names accepted on the inference routes besides those of their API.
     pub also_known: Vec<String>,
+    /// Whose the routes under `/` are: `""` the sole deployment's where there is but one, `"none"` requests choose.
+    pub root: String,
+}
+
+/// Which pages of other sites may read answers in a browser.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsConfig {
+    /// Their origins, `*` for all; empty means none.
+    pub allowed_origins: Vec<String>,
 }
 
 /// Which values of `api-version` are accepted.
@@ -201,6 +214,12 @@ impl Configured for Config {
                 "name a chat or an embedding service; there is nothing to serve",
             );
         }
+        for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
+            if !cors::is_origin(origin) {
+                let expected = "must be `*` or an origin such as `https://app.example.com`, without a path";
+                problems.add(&format!("cors.allowed_origins[{i}]"), expected);
+            }
+        }
         self.check_policies(problems);
         self.check_deployments(problems);
     }
@@ -248,6 +267,14 @@ mod tests {
         let config = with(&[]).unwrap();
         assert_eq!(config.service.listen, "127.0.0.1:8080");
         assert_eq!(config.guard.when_unavailable, WhenUnavailable::Refuse);
+    }
+
+    #[test]
+    fn an_origin_with_a_path_is_refused() {
+        let origins = "[\"https://app.example.com\", \"https://app.example.com/\"]";
+        let problems = with(&[("EDGE__CORS__ALLOWED_ORIGINS", origins)]).unwrap_err().to_string();
+        assert!(problems.contains("cors.allowed_origins[1]"), "{problems}");
+        assert!(!problems.contains("cors.allowed_origins[0]"), "{problems}");
     }
 
     #[test]

@@ -2,5 +2,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may say that something cannot fail")]
 
 mod architecture;
+mod ask;
 mod golden;
+mod properties;
 mod shutdown;
+mod vectors;

@@ -5,8 +5,9 @@
 //! when it ends, whatever ended it.
 
 use crate::backend::{
-    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, ParameterLimit, Part, Piece, PieceStream,
-    Prompt, ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
+    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, ParameterLimit, Part,
+    Piece, PieceStream, Prompt, ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall,
+    ToolChoice, Usage,
 };
 use crate::backends::Backends;
 use crate::error::ChatError;

@@ -378,12 +378,18 @@ mod tests {
             ParameterLimits::new([(Parameter::Temperature, cool), (Parameter::Seed, none)]);
         let able = ChatAbilities { parameters, ..Default::default() };
         let fault = chat_fault(&body, able.clone(), Family::Inference).unwrap();
-        assert_eq!((fault.target.as_deref(), &fault.input), (Some("temperature"), &Some(json!(1.2))));
+        assert_eq!(
+            (fault.target.as_deref(), &fault.input),
+            (Some("temperature"), &Some(json!(1.2)))
+        );
         assert_eq!(fault.code, ErrorCode::ParameterNotSupported);
         let others: Vec<_> = fault.details.iter().map(|d| d.target.as_str()).collect();
         assert_eq!(others, ["seed"]);
         let fault = chat_fault(&json!({"messages": hi, "seed": 7}), able, Family::OpenAi).unwrap();
-        assert_eq!((fault.code, fault.target.as_deref()), (ErrorCode::ParameterRefused, Some("seed")));
+        assert_eq!(
+            (fault.code, fault.target.as_deref()),
+            (ErrorCode::ParameterRefused, Some("seed"))
+        );
     }
 
     #[test]

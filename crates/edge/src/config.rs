@@ -216,7 +216,8 @@ impl Configured for Config {
         }
         for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
             if !cors::is_origin(origin) {
-                let expected = "must be `*` or an origin such as `https://app.example.com`, without a path";
+                let expected =
+                    "must be `*` or an origin such as `https://app.example.com`, without a path";
                 problems.add(&format!("cors.allowed_origins[{i}]"), expected);
             }
         }

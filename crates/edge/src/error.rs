@@ -110,12 +110,9 @@ fn style(context: &Context) -> ErrorStyle {
 
 fn style_for(style: ErrorStyle, code: ErrorCode) -> ErrorStyle {
     // The flat form of the first version is specified for these two alone; the rest of its errors are readable both ways.
-    let specified = [
-        ErrorCode::ParameterNotSupported,
-        ErrorCode::ParameterRefused,
-        ErrorCode::ContentFiltered,
-    ]
-    .contains(&code);
+    let specified =
+        [ErrorCode::ParameterNotSupported, ErrorCode::ParameterRefused, ErrorCode::ContentFiltered]
+            .contains(&code);
     if style == ErrorStyle::Flat && !specified { ErrorStyle::Hybrid } else { style }
 }
 

@@ -105,7 +105,10 @@ pub struct ParameterRange {
 #[expect(clippy::ref_option, reason = "serde's signature")]
 fn plain<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
-        #[expect(clippy::cast_possible_truncation, reason = "whole, and within the integers of f64")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "whole, and within the integers of f64"
+        )]
         Some(whole) if whole.fract() == 0.0 && whole.abs() < LARGEST_WHOLE => {
             serializer.serialize_i64(*whole as i64)
         }

@@ -111,6 +111,9 @@ async fn models_say_what_the_configuration_leaves_of_them() {
     let refused = edge.post("/v1/chat/completions", &hot).await;
     assert_eq!((refused.status.as_u16(), refused.code()), (400, "unsupported_value".to_owned()));
     let refused = edge.post("/v1/chat/completions", &body("top_p", json!(0.5))).await;
-    assert_eq!((refused.status.as_u16(), refused.code()), (400, "unsupported_parameter".to_owned()));
+    assert_eq!(
+        (refused.status.as_u16(), refused.code()),
+        (400, "unsupported_parameter".to_owned())
+    );
     assert_eq!(edge.post("/v1/chat/completions", &body("temperature", json!(1))).await.status, 200);
 }

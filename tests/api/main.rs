@@ -2,8 +2,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may say that something cannot fail")]
 
 mod architecture;
+mod ask;
 mod golden;
 mod keys;
 mod limits;
+mod properties;
 mod shutdown;
 mod state;
+mod vectors;

@@ -1,13 +1,14 @@
 //! Deterministic models: what they answer is a function of what they are asked, so a test can say it beforehand.
 //!
-//! The chat model repeats the last user message, unless that begins with `/`: then it does what the word says (`/tool`,
-//! `/die`, `/fail`, `/hang`, `/emoji`, `/bad`, `/think`, `/long`, `/extra`). Vectors are made of the bytes of the input.
+//! The chat models repeat the last user message, unless that begins with `/`: then they do what the word says (`/tool`,
+//! `/die`, `/fail`, `/hang`, `/hold`, `/emoji`, `/bad`, `/think`, `/long`, `/extra`). Where images are sent they say how many.
+//! Vectors are made of the bytes of the input.
 
 use async_trait::async_trait;
 use chat::ChatError;
 use chat::backend::{
-    Backend, CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream,
-    Prompt, TokenLogprob, Usage,
+    Backend, CompleteRequest, FinishReason, GenerateRequest, ModelInfo, ParameterLimit, Part,
+    Piece, PieceStream, Prompt, TokenLogprob, Usage,
 };
 use content_safety::{
     Attack, Category, Grade, Grades, Judge, Picture, SafetyError, Severity, TextFinding,
@@ -15,16 +16,21 @@ use content_safety::{
 use embedding::embedder::{EmbedRequest, Embedded, Embedder, Inputs, TextInput};
 use embedding::{EmbeddingError, embedder};
 use futures::{StreamExt as _, stream};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::Notify;
 
 /// Length of the fake vectors.
 const DIMENSIONS: usize = 8;
+/// Length of those of `seekers`.
+const LONGER_DIMENSIONS: usize = 24;
 
-/// Repeats what it is told. `running` counts the streams that are alive.
+/// Repeats what it is told, under several names. `running` counts the streams that are alive.
 #[derive(Debug, Default, Clone)]
 pub struct Parrot {
     running: Arc<AtomicUsize>,
+    released: Arc<Notify>,
 }
 
 impl Parrot {
@@ -32,6 +38,11 @@ impl Parrot {
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
+    }
+
+    /// Lets a stream that keeps silent after `/hold` go on.
+    pub fn release(&self) {
+        self.released.notify_one();
     }
 }
 
@@ -73,7 +84,21 @@ impl Backend for Parrot {
             extra_parameters: vec!["safe_mode".into()],
             ..talk.clone()
         };
-        vec![talk, tools]
+        let refused = ParameterLimit { refused: true, ..ParameterLimit::default() };
+        let cool = ParameterLimit { maximum: Some(1.0), ..ParameterLimit::default() };
+        let thinker = ModelInfo {
+            name: "thinker".into(),
+            completions: false,
+            parameters: BTreeMap::from([
+                ("temperature".to_owned(), cool),
+                ("top_p".to_owned(), refused),
+            ]),
+            ..talk.clone()
+        };
+        let eyes =
+            ModelInfo { name: "eyes".into(), completions: false, images: true, ..talk.clone() };
+        let base = ModelInfo { name: "base".into(), chat: false, ..talk.clone() };
+        vec![talk, tools, thinker, eyes, base]
     }
 
     async fn generate(&self, request: GenerateRequest) -> Result<PieceStream, ChatError> {
@@ -81,7 +106,11 @@ impl Backend for Parrot {
             Some(Part::Text(text)) if m.role == chat::backend::Role::User => Some(text.clone()),
             _ => None,
         });
-        let mut pieces = script(&last.unwrap_or_default(), &request)?;
+        let parts = request.messages.iter().flat_map(|message| &message.content);
+        let images = parts.filter(|part| matches!(part, Part::ImageUrl { .. })).count();
+        let seen = format!("I see {images} image");
+        let said = if images > 0 { seen } else { last.unwrap_or_default() };
+        let mut pieces = script(&said, &request)?;
         let words: usize = request.messages.iter().map(|m| m.content.len()).sum();
         pieces.push(Ok(Piece::Usage(Usage {
             prompt_tokens: u32::try_from(words).unwrap_or(0),
@@ -113,11 +142,28 @@ impl Backend for Parrot {
 }
 
 impl Parrot {
-    /// The pieces as a stream; after `/hang` it never ends by itself.
+    /// The pieces as a stream; after `/hang` it never ends by itself, after `/hold` it goes on when it is released.
     fn play(&self, pieces: Vec<Result<Piece, ChatError>>) -> PieceStream {
         let alive = Alive::new(&self.running);
-        let hangs =
-            pieces.iter().any(|p| matches!(p, Ok(Piece::Text { text, .. }) if text == "/hang"));
+        let says = |word: &str| {
+            pieces.iter().any(|p| matches!(p, Ok(Piece::Text { text, .. }) if text.trim() == word))
+        };
+        if says("/hold") {
+            let released = Arc::clone(&self.released);
+            let played = stream::iter(pieces).enumerate().then(move |(i, piece)| {
+                let released = Arc::clone(&released);
+                async move {
+                    if i == 1 {
+                        released.notified().await;
+                    }
+                    piece
+                }
+            });
+            return Box::pin(played.inspect(move |_piece| {
+                let _counted = &alive;
+            }));
+        }
+        let hangs = says("/hang");
         let played = stream::iter(pieces).take_while(move |p| {
             std::future::ready(!(hangs && matches!(p, Ok(Piece::Finished { .. }))))
         });
@@ -155,6 +201,7 @@ fn script(
             pieces.push(Ok(Piece::Reasoning { choice: 0, text: "I had better think. ".into() }));
             pieces.extend(words(0, "Done thinking.", None));
         }
+        "/hold" => pieces = words(0, "/hold and go on", None),
         "/emoji" => pieces = words(0, "a 🦀 and a 👩‍🚀", None),
         "/bad" => pieces = words(0, "This is fine. Now VIOLENCE6 comes. Then the end.", None),
         "/extra" => {
@@ -213,7 +260,7 @@ fn tool_call(name: &str) -> Vec<Result<Piece, ChatError>> {
     ]
 }
 
-/// Makes vectors of bytes: `vectors` of texts, `pictures` of images.
+/// Makes vectors of bytes: `vectors` and `seekers` of texts, `pictures` and `captions` of images.
 #[derive(Debug, Default)]
 pub struct ByteVectors;
 
@@ -238,11 +285,26 @@ impl Embedder for ByteVectors {
             max_tokens: 0,
             ..vectors.clone()
         };
-        vec![vectors, pictures]
+        let seekers = embedder::ModelInfo {
+            name: "seekers".into(),
+            dimensions: u32::try_from(LONGER_DIMENSIONS).unwrap_or(0),
+            shorter_dimensions: Vec::new(),
+            any_dimensions: true,
+            purposes: vec![embedder::Purpose::Query, embedder::Purpose::Document],
+            ..vectors.clone()
+        };
+        let captions = embedder::ModelInfo {
+            name: "captions".into(),
+            image_with_text: true,
+            images_per_call: 2,
+            ..pictures.clone()
+        };
+        vec![vectors, pictures, seekers, captions]
     }
 
     async fn embed(&self, request: EmbedRequest) -> Result<Embedded, EmbeddingError> {
-        let length = request.dimensions.map_or(DIMENSIONS, |d| d as usize);
+        let own = if request.model == "seekers" { LONGER_DIMENSIONS } else { DIMENSIONS };
+        let length = request.dimensions.map_or(own, |d| d as usize);
         let inputs: Vec<Vec<u8>> = match request.inputs {
             Inputs::Texts(texts) => texts.into_iter().map(text_bytes).collect(),
             Inputs::Images(images) => images.into_iter().map(|i| i.image.to_vec()).collect(),

@@ -6,7 +6,7 @@ pub mod redis;
 
 use chassis::Tasks;
 use chassis::config::Sources;
-use chat::Backends;
+use chat::{Backend, Backends};
 use embedding::{Embedder, Embedders};
 use fakes::{ByteVectors, Parrot, WordJudge};
 use standalone::{Models, Settings, Stack};
@@ -62,15 +62,22 @@ impl TestStack {
 
     /// The same with more options, by their environment names.
     pub async fn start_with(more: &[(&str, &str)]) -> Self {
+        Self::start_beside(Vec::new(), more).await
+    }
+
+    /// The same with more chat models, after those of the parrot.
+    pub async fn start_beside(others: Vec<Arc<dyn Backend>>, more: &[(&str, &str)]) -> Self {
         let env =
             OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let settings = Settings::load(&Sources { file: None, env }).unwrap();
         let parrot = Parrot::default();
+        let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(parrot.clone())];
+        backends.extend(others);
         let mut embedders = Embedders::new();
         let vectors: Arc<dyn Embedder> = Arc::new(ByteVectors);
         embedders.add(&vectors).unwrap();
         let models = Models {
-            chat: Backends::new(vec![Arc::new(parrot.clone())]).unwrap(),
+            chat: Backends::new(backends).unwrap(),
             embedding: embedders,
             content_safety: Arc::new(WordJudge),
         };

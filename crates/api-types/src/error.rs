@@ -52,6 +52,8 @@ pub enum ErrorCode {
     UnsupportedMediaType,
     /// Valid for the API, but the model cannot do it (section 6.2).
     ParameterNotSupported,
+    /// The same, where the model does not take the parameter whatever its value: OpenAI's routes tell the two apart.
+    ParameterRefused,
     /// Over the caller's rate limit (section 16).
     RateLimited,
     /// A bug or an unexpected failure of ours.
@@ -66,7 +68,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and for reading a code back from gRPC.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::MissingApiVersion,
         Self::UnsupportedApiVersion,
@@ -85,6 +87,7 @@ impl ErrorCode {
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::ParameterNotSupported,
+        Self::ParameterRefused,
         Self::RateLimited,
         Self::Internal,
         Self::UpstreamFailed,
@@ -113,7 +116,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => 405,
             Self::PayloadTooLarge => 413,
             Self::UnsupportedMediaType => 415,
-            Self::ParameterNotSupported => 422,
+            Self::ParameterNotSupported | Self::ParameterRefused => 422,
             Self::RateLimited => 429,
             Self::Internal => 500,
             Self::UpstreamFailed => 502,
@@ -132,7 +135,8 @@ impl ErrorCode {
             | Self::ExtraParameters
             | Self::NoModelName
             | Self::UnsupportedMediaType
-            | Self::ParameterNotSupported => tonic::Code::InvalidArgument,
+            | Self::ParameterNotSupported
+            | Self::ParameterRefused => tonic::Code::InvalidArgument,
             Self::ContextLengthExceeded | Self::PayloadTooLarge => tonic::Code::OutOfRange,
             Self::ContentFiltered => tonic::Code::FailedPrecondition,
             Self::Unauthorized => tonic::Code::Unauthenticated,
@@ -169,7 +173,7 @@ impl ErrorCode {
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::PayloadTooLarge => "RequestEntityTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
-            Self::ParameterNotSupported => "parameter_not_supported",
+            Self::ParameterNotSupported | Self::ParameterRefused => "parameter_not_supported",
             Self::RateLimited => "429",
             Self::Internal => "InternalServerError",
             Self::UpstreamFailed => "BadGateway",
@@ -201,6 +205,7 @@ impl ErrorCode {
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
             | Self::ParameterNotSupported
+            | Self::ParameterRefused
             | Self::Internal
             | Self::UpstreamFailed
             | Self::Timeout => false,
@@ -267,7 +272,7 @@ pub struct Fault {
     pub message: String,
     /// The offending field as a dotted path (`messages.0.role`); none when no single field is to blame.
     pub target: Option<String>,
-    /// The offending value, for `parameter_not_supported`.
+    /// The offending value, where the model cannot do it.
     pub input: Option<Value>,
     /// Every offence when there are several.
     pub details: Vec<Detail>,
@@ -305,6 +310,12 @@ impl Fault {
         let mut fault = Self::new(ErrorCode::ParameterNotSupported, message).with_target(target);
         fault.input = Some(input);
         fault
+    }
+
+    /// A parameter that the model does not take at all: as `unsupported`, but OpenAI's routes name the parameter.
+    #[must_use]
+    pub fn refused(target: impl Into<String>, input: Value, message: impl Into<String>) -> Self {
+        Self { code: ErrorCode::ParameterRefused, ..Self::unsupported(target, input, message) }
     }
 
     /// The same fault with `target`.
@@ -400,6 +411,7 @@ fn foreign_message(status: &tonic::Status) -> String {
         | ErrorCode::PayloadTooLarge
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::ParameterNotSupported
+        | ErrorCode::ParameterRefused
         | ErrorCode::RateLimited
         | ErrorCode::UpstreamFailed => status.message().to_owned(),
     }

@@ -27,7 +27,7 @@ pub use embeddings::{EmbeddingsRequest, EmbeddingsResult};
 pub use error::{ErrorBody, ErrorStyle};
 pub use image_embeddings::ImageEmbeddingsRequest;
 pub use info::{ModelInformation, ModelType};
-pub use models::{Model, ModelList};
+pub use models::{Model, ModelAbilities, ModelList};
 pub use sampling::{Sampling, StreamOptions};
 pub use text_input::TextInput;
 

@@ -6,7 +6,8 @@
 use crate::error::ChatError;
 use async_trait::async_trait;
 use futures::Stream;
-use std::collections::HashMap;
+use serde::Deserialize;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::pin::Pin;
 
@@ -33,7 +34,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 }
 
 /// A model and what it can do (see `proto/inference/chat/v1/chat.proto`, `Model`, for each field's meaning).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct ModelInfo {
     /// Name that requests use.
     pub name: String,
@@ -61,6 +62,23 @@ pub struct ModelInfo {
     pub logprobs: bool,
     /// Extra parameters it takes; `*` is any.
     pub extra_parameters: Vec<String>,
+    /// Sampling parameters of which it takes less than the API allows, by name.
+    pub parameters: BTreeMap<String, ParameterLimit>,
+    /// Takes prompts with a suffix.
+    pub suffix: bool,
+}
+
+/// How much of a sampling parameter a model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParameterLimit {
+    /// Least value; none is the API's.
+    pub minimum: Option<f64>,
+    /// Largest value; none is the API's.
+    pub maximum: Option<f64>,
+    /// No value at all is taken.
+    #[serde(default)]
+    pub refused: bool,
 }
 
 /// A conversation to answer.

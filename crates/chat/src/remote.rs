@@ -96,6 +96,8 @@ fn info(config: &RemoteConfig) -> ModelInfo {
         audio: config.audio,
         logprobs: config.logprobs,
         extra_parameters: config.extra_parameters.clone(),
+        parameters: config.parameters.clone(),
+        suffix: config.suffix,
     }
 }
 

@@ -5,8 +5,9 @@
 //! when it ends, whatever ended it.
 
 use crate::backend::{
-    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, Part, Piece, PieceStream,
-    Prompt, ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall, ToolChoice, Usage,
+    CompleteRequest, FinishReason, GenerateRequest, Message, ModelInfo, ParameterLimit, Part,
+    Piece, PieceStream, Prompt, ResponseFormat, Role, Sampling, TokenLogprob, Tool, ToolCall,
+    ToolChoice, Usage,
 };
 use crate::backends::Backends;
 use crate::error::ChatError;
@@ -204,7 +205,13 @@ fn write_model(model: ModelInfo) -> wire::Model {
         audio,
         logprobs,
         extra_parameters,
+        parameters,
+        suffix,
     } = model;
+    let limit = |(name, limit)| {
+        let ParameterLimit { minimum, maximum, refused } = limit;
+        wire::ParameterLimit { name, minimum, maximum, refused }
+    };
     wire::Model {
         name,
         publisher,
@@ -219,6 +226,8 @@ fn write_model(model: ModelInfo) -> wire::Model {
         extra_parameters,
         version,
         chat,
+        parameter_limits: parameters.into_iter().map(limit).collect(),
+        suffix,
     }
 }
 

@@ -1,4 +1,5 @@
 //! The gRPC door over a real loopback listener, with a backend that says what the test wants.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use api_types::rpc::chat as wire;
 use api_types::{ErrorCode, Fault};

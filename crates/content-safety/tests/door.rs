@@ -1,6 +1,7 @@
 //! The service through its gRPC door, with a judge that knows a few words instead of models.
 //!
 //! Separate from the unit tests because it needs a listener. What is judged for what, and which words the wire carries.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use api_types::rpc::content_safety as wire;
 use api_types::{ErrorCode, Fault};

@@ -4,14 +4,14 @@
 //! are told at once; the first is the one that flat bodies name.
 
 use crate::context::Family;
-use crate::deployments::{Deployment, Purpose};
+use crate::deployments::{Deployment, Fit, Parameter, ParameterLimits, Purpose};
 use api_types::rest::chat_completions::{ContentPart, Modality, ResponseFormat};
 use api_types::rest::embeddings::{EmbeddingOptions, InputType};
 use api_types::rest::{
     ChatCompletionsRequest, CompletionsRequest, EmbeddingsRequest, Fields, ImageEmbeddingsRequest,
-    Parsed,
+    Parsed, Sampling,
 };
-use api_types::{Detail, ErrorCode, Fault};
+use api_types::{Detail, Fault};
 use serde_json::{Value, json};
 
 /// The offences found so far.
@@ -21,12 +21,21 @@ struct Offences {
 }
 
 impl Offences {
+    /// The model takes the parameter, but not this value.
     fn add(&mut self, target: impl Into<String>, input: Value, message: impl Into<String>) {
-        let fault = Fault::unsupported(target, input, message);
+        self.note(Fault::unsupported(target, input, message));
+    }
+
+    /// The model does not take the parameter at all.
+    fn refuse(&mut self, target: impl Into<String>, input: Value, message: impl Into<String>) {
+        self.note(Fault::refused(target, input, message));
+    }
+
+    fn note(&mut self, fault: Fault) {
         match &mut self.first {
             None => self.first = Some(fault),
             Some(first) => first.details.push(Detail {
-                code: ErrorCode::ParameterNotSupported.as_str().to_owned(),
+                code: fault.code.as_str().to_owned(),
                 message: fault.message,
                 target: fault.target.unwrap_or_default(),
             }),
@@ -53,7 +62,7 @@ impl Offences {
                 taken.insert(name, value);
             } else if !family.is_openai() {
                 let message = format!("the model does not take the parameter `{name}`");
-                self.add(name, value, message);
+                self.refuse(name, value, message);
             }
         }
         taken
@@ -105,14 +114,15 @@ pub fn chat(
     }
     if !request.tools.is_empty() && !abilities.tools {
         let names: Vec<_> = request.tools.iter().map(|t| t.name.as_str()).collect();
-        offences.add("tools", json!(names), "the model does not understand tools");
+        offences.refuse("tools", json!(names), "the model does not understand tools");
     }
     if request.modalities.contains(&Modality::Audio) {
         offences.add("modalities", json!("audio"), "the model does not answer in sound");
     }
     if request.logprobs && !abilities.logprobs {
-        offences.add("logprobs", json!(true), "the model does not report log probabilities");
+        offences.refuse("logprobs", json!(true), "the model does not report log probabilities");
     }
+    sampling(&mut offences, &request.sampling, &abilities.parameters);
     for (i, message) in request.messages.iter().enumerate() {
         for (j, part) in message.content.iter().enumerate() {
             let kind = match part {
@@ -146,10 +156,16 @@ pub fn completions(
     family: Family,
 ) -> Result<Checked<CompletionsRequest>, Fault> {
     let Parsed { mut request, extra } = parsed;
+    let abilities = deployment.chat();
     let mut offences = Offences::default();
-    if let Some(logprobs) = request.logprobs.filter(|_| !deployment.chat().logprobs) {
-        offences.add("logprobs", json!(logprobs), "the model does not report log probabilities");
+    if let Some(logprobs) = request.logprobs.filter(|_| !abilities.logprobs) {
+        offences.refuse("logprobs", json!(logprobs), "the model does not report log probabilities");
     }
+    if let Some(suffix) = request.suffix.as_ref().filter(|s| !s.is_empty() && !abilities.suffix) {
+        let message = "the model was not trained to fill gaps; leave `suffix` out";
+        offences.refuse("suffix", json!(suffix), message);
+    }
+    sampling(&mut offences, &request.sampling, &abilities.parameters);
     let extra = offences.extras(deployment, family, extra, std::mem::take(&mut request.others));
     offences.into_result(Checked::new(request, extra))
 }
@@ -182,6 +198,11 @@ pub fn image_embeddings(
     let Parsed { mut request, extra } = parsed;
     let mut offences = Offences::default();
     options(&mut offences, &request.options, deployment);
+    let (count, most) = (request.input.len(), deployment.embedding().images_per_call);
+    if most > 0 && count > most as usize {
+        let message = format!("the model takes at most {most} images in one request");
+        offences.add("input", json!(count), message);
+    }
     if !deployment.embedding().image_with_text {
         for (i, input) in request.input.iter().enumerate() {
             if let Some(text) = input.text.as_ref().filter(|t| !t.is_empty()) {
@@ -201,11 +222,18 @@ fn options(offences: &mut Offences, options: &EmbeddingOptions, deployment: &Dep
         let fits = length == full
             || abilities.dimensions.contains(&length)
             || (abilities.any_dimensions && (full == 0 || length < full));
-        if !fits {
-            let message =
-                format!("the model cannot make vectors of length {length}; its own is {full}");
+        let message =
+            format!("the model cannot make vectors of length {length}; its own is {full}");
+        if !fits && (abilities.any_dimensions || !abilities.dimensions.is_empty()) {
             offences.add("dimensions", json!(length), message);
+        } else if !fits {
+            offences.refuse("dimensions", json!(length), message);
         }
+    }
+    if !abilities.encodings.contains(&options.encoding_format) {
+        let word = options.encoding_format.as_str();
+        let message = format!("vectors of this model are not written as `{word}`");
+        offences.add("encoding_format", json!(word), message);
     }
     let known = match options.input_type {
         InputType::Text => true,
@@ -218,11 +246,62 @@ fn options(offences: &mut Offences, options: &EmbeddingOptions, deployment: &Dep
     }
 }
 
+/// Checks what the model takes less of than the API allows.
+fn sampling(offences: &mut Offences, sampling: &Sampling, limits: &ParameterLimits) {
+    let Sampling {
+        temperature,
+        top_p,
+        frequency_penalty,
+        presence_penalty,
+        max_tokens,
+        stop,
+        seed,
+        n,
+        logit_bias,
+    } = sampling;
+    let count = |value: &Option<u32>| value.map(|v| (f64::from(v), json!(v)));
+    let number = |value: &Option<f32>| value.map(|v| (as_written(v), json!(as_written(v))));
+    // Of these the value plays no part.
+    let stop = (!stop.is_empty()).then(|| (0.0, json!(stop)));
+    let bias = (!logit_bias.is_empty()).then(|| (0.0, json!(logit_bias)));
+    for (parameter, value) in [
+        (Parameter::Temperature, number(temperature)),
+        (Parameter::TopP, number(top_p)),
+        (Parameter::FrequencyPenalty, number(frequency_penalty)),
+        (Parameter::PresencePenalty, number(presence_penalty)),
+        (Parameter::MaxTokens, count(max_tokens)),
+        (Parameter::N, count(n)),
+        (Parameter::Seed, seed.map(|seed| (0.0, json!(seed)))),
+        (Parameter::Stop, stop),
+        (Parameter::LogitBias, bias),
+    ] {
+        let Some((value, input)) = value else { continue };
+        let name = parameter.as_str();
+        match limits.fit(parameter, value) {
+            Fit::Taken => {}
+            Fit::OutOfRange(least, most) => {
+                let message = format!("the model takes `{name}` from {least} to {most}");
+                offences.add(name, input, message);
+            }
+            Fit::Refused => {
+                offences.refuse(name, input, format!("the model does not take `{name}`"));
+            }
+        }
+    }
+}
+
+/// The number as the caller wrote it: 0.7 and not the nearest 32-bit number to it.
+fn as_written(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| f64::from(value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::deployments::{Abilities, ChatAbilities, EmbeddingAbilities};
+    use crate::deployments::{Abilities, ChatAbilities, EmbeddingAbilities, ParameterLimit};
+    use api_types::ErrorCode;
     use api_types::rest::Vocabulary;
+    use api_types::rest::embeddings::EncodingFormat;
 
     fn deployment(abilities: Abilities) -> Deployment {
         let word = "m".to_owned();
@@ -287,6 +366,53 @@ mod tests {
             ChatAbilities { extra_parameters: vec!["top_k".to_owned()], ..Default::default() };
         let checked = chat(parsed, &deployment(Abilities::Chat(able)), Family::OpenAi).unwrap();
         assert_eq!(checked.extra_json, r#"{"top_k":5}"#);
+    }
+
+    #[test]
+    fn a_value_out_of_the_models_range_is_told_from_a_parameter_it_lacks() {
+        let hi = json!([{"role": "user", "content": "hi"}]);
+        let body = json!({"messages": hi, "temperature": 1.2, "seed": 7, "top_p": 0.5});
+        let cool = ParameterLimit { maximum: Some(1.0), ..ParameterLimit::default() };
+        let none = ParameterLimit { refused: true, ..ParameterLimit::default() };
+        let parameters =
+            ParameterLimits::new([(Parameter::Temperature, cool), (Parameter::Seed, none)]);
+        let able = ChatAbilities { parameters, ..Default::default() };
+        let fault = chat_fault(&body, able.clone(), Family::Inference).unwrap();
+        assert_eq!(
+            (fault.target.as_deref(), &fault.input),
+            (Some("temperature"), &Some(json!(1.2)))
+        );
+        assert_eq!(fault.code, ErrorCode::ParameterNotSupported);
+        let others: Vec<_> = fault.details.iter().map(|d| d.target.as_str()).collect();
+        assert_eq!(others, ["seed"]);
+        let fault = chat_fault(&json!({"messages": hi, "seed": 7}), able, Family::OpenAi).unwrap();
+        assert_eq!(
+            (fault.code, fault.target.as_deref()),
+            (ErrorCode::ParameterRefused, Some("seed"))
+        );
+    }
+
+    #[test]
+    fn encodings_and_images_per_call_are_the_deployments() {
+        let able = EmbeddingAbilities {
+            text: true,
+            encodings: vec![EncodingFormat::Float],
+            ..Default::default()
+        };
+        let body = json!({"input": "a", "encoding_format": "base64"});
+        assert_eq!(embedding_target(&body, able.clone()).unwrap(), "encoding_format");
+        assert_eq!(embedding_target(&json!({"input": "a"}), able), None);
+        let image = json!({"image": "data:image/png;base64,aGk="});
+        let body = json!({"input": [image, image]}).to_string();
+        let fault = |images_per_call| {
+            let parsed =
+                ImageEmbeddingsRequest::parse(body.as_bytes(), Vocabulary::INFERENCE, 8).unwrap();
+            let able = EmbeddingAbilities { image: true, images_per_call, ..Default::default() };
+            let deployment = deployment(Abilities::Embedding(able));
+            image_embeddings(parsed, &deployment, Family::Inference).err()
+        };
+        assert_eq!(fault(1).unwrap().input, Some(json!(2)));
+        assert_eq!((fault(2), fault(0)), (None, None));
     }
 
     fn embedding_target(body: &Value, abilities: EmbeddingAbilities) -> Option<String> {

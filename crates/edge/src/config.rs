@@ -4,6 +4,7 @@
 //! defaults and the documentation of every option are in `config.toml`, which the binary embeds.
 
 use crate::auth::AuthConfig;
+use crate::cors;
 use crate::deployments::DeploymentConfig;
 use crate::limit::RatesConfig;
 use chassis::grpc::ClientConfig;
@@ -21,6 +22,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How strictly the contract is read.
     pub api: ApiConfig,
+    /// Which pages of other sites may read answers in a browser.
+    pub cors: CorsConfig,
     /// Bounds of everything a caller sends.
     pub limits: LimitsConfig,
     /// How much callers may ask for.
@@ -54,6 +57,16 @@ pub struct ApiConfig {
     pub extra_parameters: ExtraDefault,
     /// Names accepted on the inference routes besides those of their API.
     pub also_known: Vec<String>,
+    /// Whose the routes under `/` are: `""` the sole deployment's where there is but one, `"none"` requests choose.
+    pub root: String,
+}
+
+/// Which pages of other sites may read answers in a browser.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorsConfig {
+    /// Their origins, `*` for all; empty means none.
+    pub allowed_origins: Vec<String>,
 }
 
 /// Which values of `api-version` are accepted.
@@ -200,6 +213,13 @@ impl Configured for Config {
         }
         self.rates.check(problems);
         self.auth.check(&self.rates, problems);
+        for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
+            if !cors::is_origin(origin) {
+                let expected =
+                    "must be `*` or an origin such as `https://app.example.com`, without a path";
+                problems.add(&format!("cors.allowed_origins[{i}]"), expected);
+            }
+        }
         self.check_policies(problems);
         self.check_deployments(problems);
     }
@@ -247,6 +267,14 @@ mod tests {
         let config = with(&[]).unwrap();
         assert_eq!(config.service.listen, "127.0.0.1:8080");
         assert_eq!(config.guard.when_unavailable, WhenUnavailable::Refuse);
+    }
+
+    #[test]
+    fn an_origin_with_a_path_is_refused() {
+        let origins = "[\"https://app.example.com\", \"https://app.example.com/\"]";
+        let problems = with(&[("EDGE__CORS__ALLOWED_ORIGINS", origins)]).unwrap_err().to_string();
+        assert!(problems.contains("cors.allowed_origins[1]"), "{problems}");
+        assert!(!problems.contains("cors.allowed_origins[0]"), "{problems}");
     }
 
     #[test]

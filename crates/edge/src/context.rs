@@ -145,6 +145,8 @@ impl ApiVersion {
 pub struct Context {
     /// Which family of routes.
     pub family: Family,
+    /// Whether it came by `/` itself, where an endpoint of one model answers (section 1).
+    pub root: bool,
     /// The version the query names; none where it names none or one that is not a version.
     pub version: Option<ApiVersion>,
     /// When the answer must be complete, to the last byte.
@@ -155,8 +157,11 @@ impl Context {
     /// What `uri` says.
     #[must_use]
     pub fn of(uri: &Uri, deadline: Instant) -> Self {
+        let family = Family::of(uri);
+        let chosen = ["/models", "/api/models"].iter().any(|prefix| under(uri.path(), prefix));
         Self {
-            family: Family::of(uri),
+            family,
+            root: family == Family::Inference && !chosen,
             version: version_text(uri).and_then(ApiVersion::parse),
             deadline,
         }
@@ -251,6 +256,15 @@ mod tests {
             ("/v1/chat/completions?api-version=2024-10-21", Family::OpenAi),
         ] {
             assert_eq!(Family::of(&path.parse().unwrap()), family, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_root_is_what_has_no_prefix() {
+        let root = |uri: &str| Context::of(&uri.parse().unwrap(), Instant::now()).root;
+        assert!(root("/chat/completions") && root("/info"));
+        for prefixed in ["/models/info", "/api/models/info", "/v1/embeddings", "/contentsafety/x"] {
+            assert!(!root(prefixed), "{prefixed}");
         }
     }
 

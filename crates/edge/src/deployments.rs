@@ -4,10 +4,13 @@
 //! services list and from `[[edge.deployments]]`, is immutable, and is replaced as a whole when the services are asked again.
 
 mod abilities;
+mod parameters;
 
 pub use abilities::{
     Abilities, ChatAbilities, DeploymentConfig, EmbeddingAbilities, Purpose, ServiceName,
 };
+
+pub use parameters::{Fit, Parameter, ParameterLimit, ParameterLimits};
 
 use crate::config::{Config, DefaultsConfig};
 use crate::context::Family;
@@ -16,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Value of a default that means that no deployment answers unasked.
+/// Value of a default that means that no deployment answers unasked, and of the root that no deployment has it to itself.
 const NO_DEFAULT: &str = "none";
 /// Extra parameters: the model takes any.
 const ANY: &str = "*";
@@ -74,7 +77,7 @@ impl Modality {
 }
 
 /// A model as its service lists it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ListedModel {
     /// The service's name for it.
     pub name: String,
@@ -85,7 +88,7 @@ pub struct ListedModel {
 }
 
 /// What a name stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Deployment {
     /// What requests say.
     pub name: String,
@@ -176,6 +179,8 @@ pub struct Table {
     /// Those of the configuration first, then what the services list, each in its order.
     order: Vec<Arc<Deployment>>,
     defaults: DefaultsConfig,
+    /// As in the configuration: whose the root routes are.
+    root: String,
     /// Whether every service has said what it serves.
     complete: bool,
 }
@@ -197,6 +202,7 @@ impl Table {
             by_name: HashMap::new(),
             order: Vec::new(),
             defaults: config.defaults.clone(),
+            root: config.api.root.clone(),
             complete,
         };
         for deployment in configured.chain(plain) {
@@ -220,6 +226,16 @@ impl Table {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<Deployment>> {
         self.by_name.get(&name.to_lowercase())
+    }
+
+    /// The one deployment that answers under `/`, whatever requests name there (section 1); none where requests choose.
+    #[must_use]
+    pub fn root(&self) -> Option<&str> {
+        match (self.root.as_str(), self.order.as_slice()) {
+            ("", [only]) if self.complete => Some(&only.name),
+            ("" | NO_DEFAULT, _) => None,
+            (name, _) => Some(name),
+        }
     }
 
     /// The deployment that answers a request for `modality`.

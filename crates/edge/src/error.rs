@@ -12,7 +12,6 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +23,6 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 /// Longest time a client is asked to wait: some sleep all of it (contract, section 16.2).
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
-/// Parameters that a model refuses by name; of others it refuses the value (section 15).
-const REFUSED_BY_NAME: [&str; 4] = ["tools", "logprobs", "dimensions", "suffix"];
 
 /// A fault on its way to a client.
 #[derive(Debug, Clone)]
@@ -85,7 +82,7 @@ pub fn render(mut response: Response, context: &Context) -> Response {
     parts.status = StatusCode::from_u16(style.status(error.fault.code)).unwrap_or(parts.status);
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    parts.headers.insert(ERROR_CODE, HeaderValue::from_static(code(&error.fault, style)));
+    parts.headers.insert(ERROR_CODE, HeaderValue::from_static(style.code(error.fault.code)));
     if error.fault.code.retryable() {
         write_retry(&mut parts.headers, error.fault.retry_after.unwrap_or(DEFAULT_RETRY));
     }
@@ -113,7 +110,9 @@ fn style(context: &Context) -> ErrorStyle {
 
 fn style_for(style: ErrorStyle, code: ErrorCode) -> ErrorStyle {
     // The flat form of the first version is specified for these two alone; the rest of its errors are readable both ways.
-    let specified = code == ErrorCode::ParameterNotSupported || code == ErrorCode::ContentFiltered;
+    let specified =
+        [ErrorCode::ParameterNotSupported, ErrorCode::ParameterRefused, ErrorCode::ContentFiltered]
+            .contains(&code);
     if style == ErrorStyle::Flat && !specified { ErrorStyle::Hybrid } else { style }
 }
 
@@ -123,28 +122,8 @@ fn body(error: &ApiError, style: ErrorStyle) -> Bytes {
         Some(found) => ErrorBody::content_filtered(&error.fault, found, style),
         None => ErrorBody::new(&error.fault, style),
     };
-    let written = if code(&error.fault, style) == style.code(error.fault.code) {
-        serde_json::to_vec(&body)
-    } else {
-        serde_json::to_value(&body).map(|mut json| {
-            if let Some(slot) = json.pointer_mut("/error/code") {
-                *slot = Value::from(code(&error.fault, style));
-            }
-            json.to_string().into_bytes()
-        })
-    };
     // Strings and numbers under string keys cannot fail to serialise.
-    Bytes::from(written.unwrap_or_default())
-}
-
-/// `error.code`: OpenAI's routes tell a refused name from a refused value.
-fn code(fault: &Fault, style: ErrorStyle) -> &'static str {
-    let by_name = fault.target.as_deref().is_some_and(|t| REFUSED_BY_NAME.contains(&t));
-    if style == ErrorStyle::OpenAi && fault.code == ErrorCode::ParameterNotSupported && by_name {
-        "unsupported_parameter"
-    } else {
-        style.code(fault.code)
-    }
+    Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
 }
 
 /// Both headers: Azure's clients read the seconds, OpenAI's the milliseconds.
@@ -187,7 +166,7 @@ mod tests {
     use super::*;
     use api_types::rest::content_filter::{Severity, SeverityResult};
     use http_body_util::BodyExt as _;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tokio::time::Instant;
 
     async fn rendered(error: ApiError, uri: &str) -> (StatusCode, HeaderMap, Value) {
@@ -248,7 +227,7 @@ mod tests {
         assert_eq!(status, 400);
         assert_eq!(body["error"]["code"], "unsupported_value");
         assert_eq!(headers["x-ms-error-code"], "unsupported_value");
-        let tools = Fault::unsupported("tools", json!(["f"]), "no tools").into();
+        let tools = Fault::refused("tools", json!(["f"]), "no tools").into();
         let (_, headers, body) = rendered(tools, "/openai/deployments/d/chat/completions").await;
         assert_eq!(body["error"]["code"], "unsupported_parameter");
         assert_eq!(headers["x-ms-error-code"], "unsupported_parameter");

@@ -7,7 +7,7 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::config::ExtraDefault;
 use crate::context::{Context, Family};
-use crate::deployments::{Deployment, Modality, Selector};
+use crate::deployments::{Deployment, Modality, Selector, Table};
 use crate::error::{self, ApiError};
 use crate::events::Record;
 use crate::limit::Estimate;
@@ -146,8 +146,9 @@ impl Head {
         model: Option<&str>,
         modality: Modality,
     ) -> Result<Arc<Deployment>, Fault> {
-        let selector = self.selector(model);
-        let deployment = app.table().select(&selector, modality, self.context.family)?;
+        let table = app.table();
+        let selector = self.selector(&table, model);
+        let deployment = table.select(&selector, modality, self.context.family)?;
         self.record.deployment(&deployment.name);
         self.permit(&deployment)?;
         Ok(deployment)
@@ -194,10 +195,13 @@ impl Head {
             .boxed()
     }
 
-    /// The names this request gives, with the `model` of body or query.
+    /// The names this request gives, with the `model` of body or query; the one there is where the root has but one.
     #[must_use]
-    pub fn selector(&self, model: Option<&str>) -> Selector {
-        Selector { model: model.map(str::to_owned), ..self.selector.clone() }
+    pub fn selector(&self, table: &Table, model: Option<&str>) -> Selector {
+        match table.root().filter(|_| self.context.root) {
+            Some(only) => Selector { model: Some(only.to_owned()), ..Selector::default() },
+            None => Selector { model: model.map(str::to_owned), ..self.selector.clone() },
+        }
     }
 }
 

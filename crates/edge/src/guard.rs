@@ -227,6 +227,7 @@ impl Guard {
         let of_request = [
             ErrorCode::InvalidRequest,
             ErrorCode::ParameterNotSupported,
+            ErrorCode::ParameterRefused,
             ErrorCode::PayloadTooLarge,
         ];
         if of_request.contains(&fault.code) {

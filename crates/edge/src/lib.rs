@@ -9,6 +9,7 @@ pub mod router;
 pub mod server;
 
 pub mod auth;
+pub mod cors;
 pub mod layers;
 pub mod limit;
 

@@ -5,7 +5,7 @@ use crate::auth::{self, Access};
 use crate::routes::{
     chat_completions, completions, content_safety, embeddings, image_embeddings, info, models,
 };
-use crate::{error, layers};
+use crate::{cors, error, layers};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
@@ -38,7 +38,8 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
         .route("/text:analyze", post(content_safety::analyze_text))
         .route("/image:analyze", post(content_safety::analyze_image))
         .route("/text:shieldPrompt", post(content_safety::shield_prompt));
-    Router::new()
+    let cors = cors::layer(&app.config.cors);
+    let router = Router::new()
         .merge(inference.clone())
         .nest("/models", inference.clone())
         .nest("/api/models", inference)
@@ -59,12 +60,15 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
         // A replica that stops refuses even before it looks who is calling, and counts what it answers.
         .layer(from_fn_with_state(tasks, layers::drain))
         // Everything below is in the request's span; faults of every layer become bodies here.
-        .layer(from_fn(layers::trace))
-        // Outermost: whatever happens, the answer carries the request's ids.
-        .layer(from_fn_with_state(
-            Duration::from_millis(limits.request_timeout_ms),
-            layers::identify,
-        ))
+        .layer(from_fn(layers::trace));
+    // Outside authentication, because browsers ask without a key; and outside `trace`, so that errors can be read too.
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    // Outermost: whatever happens, the answer carries the request's ids.
+    let limit = Duration::from_millis(limits.request_timeout_ms);
+    router.layer(from_fn_with_state(limit, layers::identify))
 }
 
 #[cfg(test)]

@@ -152,6 +152,21 @@ mod tests {
         assert_eq!(event["error"]["code"], "GatewayTimeout");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn an_hour_of_silence_sends_no_byte() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        let updates = futures::stream::poll_fn(move |cx| receiver.poll_recv(cx));
+        sender.send(Ok::<_, Fault>(json!({"n": 1}))).await.unwrap();
+        let mut body = respond(updates, head()).await.unwrap().into_body();
+        let first = body.frame().await.unwrap().unwrap();
+        assert_eq!(first.data_ref().unwrap(), "data: {\"n\":1}\n\n");
+        let silence = tokio::time::timeout(Duration::from_secs(3600), body.frame()).await;
+        assert!(silence.is_err(), "{silence:?}");
+        sender.send(Ok(json!({"n": 2}))).await.unwrap();
+        let next = body.frame().await.unwrap().unwrap();
+        assert_eq!(next.data_ref().unwrap(), "data: {\"n\":2}\n\n");
+    }
+
     #[tokio::test]
     async fn an_error_in_place_of_the_first_update_is_no_stream() {
         let fault = Fault::new(ErrorCode::Unavailable, "busy");

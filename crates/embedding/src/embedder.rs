@@ -49,6 +49,10 @@ pub struct ModelInfo {
     pub max_tokens: u32,
     /// What inputs may be for, besides plain text.
     pub purposes: Vec<Purpose>,
+    /// Most images of one call; 0 is as many as the service takes.
+    pub images_per_call: u32,
+    /// Extra parameters it takes; `*` is any.
+    pub extra_parameters: Vec<String>,
 }
 
 /// What an input is for; some models put different words before queries and documents.

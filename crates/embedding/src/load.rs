@@ -268,5 +268,7 @@ fn info(
         any_dimensions: capabilities.any_dimensions,
         max_tokens: u32::try_from(max_tokens).unwrap_or(u32::MAX),
         purposes: [Purpose::Query, Purpose::Document].into_iter().filter(known).collect(),
+        images_per_call: 0,
+        extra_parameters: Vec::new(),
     })
 }

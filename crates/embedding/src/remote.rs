@@ -116,6 +116,8 @@ fn info(config: &RemoteConfig) -> ModelInfo {
         any_dimensions: config.any_dimensions,
         max_tokens: config.max_tokens,
         purposes: config.input_types.clone(),
+        images_per_call: 0,
+        extra_parameters: config.extra_parameters.clone(),
     }
 }
 

@@ -147,6 +147,8 @@ fn model(info: ModelInfo) -> wire::Model {
         any_dimensions,
         max_tokens,
         purposes,
+        images_per_call,
+        extra_parameters,
     } = info;
     let input_type = |purpose| match purpose {
         Purpose::Text => wire::InputType::Text,
@@ -165,5 +167,7 @@ fn model(info: ModelInfo) -> wire::Model {
         any_dimensions,
         max_tokens,
         input_types: purposes.into_iter().map(|p| input_type(p).into()).collect(),
+        images_per_call,
+        extra_parameters,
     }
 }

@@ -42,7 +42,8 @@ pub struct EmbeddingOptions {
 }
 
 /// How vectors are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EncodingFormat {
     /// Numbers.
     #[default]
@@ -68,6 +69,10 @@ impl EncodingFormat {
         ("int8", Self::Int8),
         ("uint8", Self::Uint8),
     ];
+
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Float, Self::Base64, Self::Binary, Self::Ubinary, Self::Int8, Self::Uint8];
 
     /// The word on the wire.
     #[must_use]

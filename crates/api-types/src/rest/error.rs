@@ -42,6 +42,7 @@ impl ErrorStyle {
         const OPENAI: &[(ErrorCode, &str)] = &[
             (ErrorCode::UnknownModel, "model_not_found"),
             (ErrorCode::ParameterNotSupported, "unsupported_value"),
+            (ErrorCode::ParameterRefused, "unsupported_parameter"),
         ];
         const CONTENT_SAFETY: &[(ErrorCode, &str)] = &[
             (ErrorCode::InvalidRequest, "InvalidRequestBody"),
@@ -138,7 +139,7 @@ struct InnerError {
 impl ErrorObject {
     /// Azure's.
     fn azure(fault: &Fault, style: ErrorStyle) -> Self {
-        let unsupported = fault.code == ErrorCode::ParameterNotSupported;
+        let unsupported = is_unsupported(fault.code);
         let version = fault.code == ErrorCode::UnsupportedApiVersion;
         Self {
             code: style.code(fault.code),
@@ -195,7 +196,7 @@ struct FlatDetail {
 impl FlatFields {
     fn new(fault: &Fault) -> Self {
         let filtered = fault.code == ErrorCode::ContentFiltered;
-        let unsupported = fault.code == ErrorCode::ParameterNotSupported;
+        let unsupported = is_unsupported(fault.code);
         let message = match (unsupported, filtered) {
             (true, _) => PARAMETER_MESSAGE.to_owned(),
             (_, true) => FILTERED_MESSAGE.to_owned(),
@@ -213,6 +214,10 @@ impl FlatFields {
             kind: filtered.then_some(Value::Null),
         }
     }
+}
+
+fn is_unsupported(code: ErrorCode) -> bool {
+    code == ErrorCode::ParameterNotSupported || code == ErrorCode::ParameterRefused
 }
 
 fn details(fault: &Fault) -> Vec<Value> {
@@ -345,6 +350,13 @@ mod tests {
                 "param": "temperature", "code": "unsupported_value"
             }})
         );
+        let fault = Fault::refused("logprobs", json!(true), "this model has none");
+        assert_eq!(ErrorStyle::OpenAi.status(fault.code), 400);
+        assert_eq!(
+            value(&fault, ErrorStyle::OpenAi)["error"]["code"],
+            json!("unsupported_parameter")
+        );
+        assert_eq!(value(&fault, ErrorStyle::Hybrid)["code"], "parameter_not_supported");
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn samples_of_the_api_survive_reading_and_writing_byte_for_byte() {
         r#"{"model_name":"phi3-mini","model_type":"chat-completions","model_provider_name":"Microsoft"}"#,
     );
     round_trip::<ModelList>(
-        r#"{"object":"list","data":[{"id":"phi","object":"model","created":1718726686,"owned_by":"Microsoft"}]}"#,
+        r#"{"object":"list","data":[{"id":"phi","object":"model","created":1718726686,"owned_by":"Microsoft","routes":["/chat/completions"],"context_window":4096,"modalities":{"input":["text"],"output":["text"]},"parameters":{"n":{"minimum":1,"maximum":128},"seed":{},"temperature":{"minimum":0,"maximum":1.5}},"extra_parameters":["top_k"],"response_formats":["text"],"tools":false,"image_input":false,"logprobs":false,"suffix":false}]}"#,
     );
     round_trip::<content_safety::AnalyzeTextResult>(
         r#"{"blocklistsMatch":[],"categoriesAnalysis":[{"category":"Hate","severity":0},{"category":"SelfHarm","severity":0},{"category":"Sexual","severity":0},{"category":"Violence","severity":4}]}"#,

@@ -3,9 +3,11 @@
 //! In a file of its own because it shares nothing with the engine's options. Entries of a list cannot take defaults from
 //! `config.toml`, so the defaults are constants here, and the commented example there states each of them.
 
+use crate::backend::ParameterLimit;
 use chassis::Problems;
 use chassis::config::Secret;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use upstream::Options;
 
@@ -13,6 +15,18 @@ use upstream::Options;
 const PUBLISHER: &str = "unknown";
 /// Passes every extra parameter on.
 const ANY: &str = "*";
+/// Parameters that may have a limit: `ParameterLimit` in `proto/inference/chat/v1/chat.proto`.
+const LIMITED: [&str; 9] = [
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "max_tokens",
+    "n",
+    "seed",
+    "stop",
+    "logit_bias",
+];
 
 /// An entry of `chat.remote`.
 #[derive(Debug, Clone, Deserialize)]
@@ -64,6 +78,12 @@ pub struct RemoteConfig {
     /// Extra parameters that are passed on; `*` is any.
     #[serde(default = "any")]
     pub extra_parameters: Vec<String>,
+    /// Sampling parameters of which it takes less than the API allows, by name.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, ParameterLimit>,
+    /// Takes prompts with a suffix.
+    #[serde(default)]
+    pub suffix: bool,
     /// Send `max_completion_tokens` in place of `max_tokens`.
     #[serde(default)]
     pub max_completion_tokens: bool,
@@ -92,6 +112,10 @@ impl RemoteConfig {
         let keys = usize::from(self.api_key.is_some()) + usize::from(self.api_key_file.is_some());
         need("api_key", keys < 2, "give this or `api_key_file`, not both");
         need("chat", self.chat || self.completions, "one of `chat` and `completions` must be true");
+        for name in self.parameters.keys().filter(|name| !LIMITED.contains(&name.as_str())) {
+            let expected = format!("is none of `{}`", LIMITED.join("`, `"));
+            need(&format!("parameters.{name}"), false, &expected);
+        }
         for (name, expected) in self.connection.problems() {
             need(&format!("connection.{name}"), false, expected);
         }

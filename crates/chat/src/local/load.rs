@@ -18,7 +18,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::{LogOptions, send_logs_to_tracing};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, OnceLock, PoisonError};
@@ -235,6 +235,8 @@ fn info(options: &LocalOptions, preparer: &Preparer) -> ModelInfo {
         audio: false,
         logprobs: true,
         extra_parameters: EXTRA_PARAMETERS.map(str::to_owned).to_vec(),
+        parameters: BTreeMap::new(),
+        suffix: preparer.fills_gaps(),
     }
 }
 

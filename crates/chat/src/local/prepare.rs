@@ -206,6 +206,12 @@ impl Preparer {
         ids.iter().map(check).collect()
     }
 
+    /// Whether the model was trained to fill gaps.
+    pub(crate) fn fills_gaps(&self) -> bool {
+        let vocab = self.model.vocab();
+        [vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid()].iter().all(|token| token.0 >= 0)
+    }
+
     /// The prompt for filling the gap before `suffix`, for models that were trained to.
     fn around_gap(
         &self,
@@ -214,7 +220,7 @@ impl Preparer {
     ) -> Result<Vec<LlamaToken>, ChatError> {
         let vocab = self.model.vocab();
         let (prefix, after, middle) = (vocab.fim_pre(), vocab.fim_suf(), vocab.fim_mid());
-        if [prefix, after, middle].iter().any(|token| token.0 < 0) {
+        if !self.fills_gaps() {
             return Err(ChatError::unsupported(
                 "suffix",
                 json!(suffix),

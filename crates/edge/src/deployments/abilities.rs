@@ -3,7 +3,10 @@
 //! Separate from the table of names because it mirrors what the services say of their models. These abilities are the only
 //! source of a 422.
 
+use super::parameters::{Parameter, ParameterLimit, ParameterLimits};
+use api_types::rest::embeddings::EncodingFormat;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 
 /// A deployment in the configuration: a name of its own, or other properties for a listed model.
 #[derive(Debug, Clone, Deserialize)]
@@ -41,6 +44,17 @@ pub struct DeploymentConfig {
     pub input_types: Option<Vec<Purpose>>,
     /// Extra parameters that may be passed through; `*` is any.
     pub extra_parameters: Option<Vec<String>>,
+    /// Tokens of prompt and answer together, as `/v1/models` says.
+    pub context_tokens: Option<u32>,
+    /// Sampling parameters of which less is taken than the API allows; those named here, the others as the service says.
+    #[serde(default)]
+    pub parameters: BTreeMap<Parameter, ParameterLimit>,
+    /// Whether a prompt may have a suffix.
+    pub suffix: Option<bool>,
+    /// `encoding_format` values.
+    pub encodings: Option<Vec<EncodingFormat>>,
+    /// Most images of one request; 0 is the edge's own limit.
+    pub images_per_call: Option<u32>,
 }
 
 /// Which service serves a deployment.
@@ -66,7 +80,7 @@ pub enum Purpose {
 }
 
 /// What a chat model can do; the fields are those of `inference.chat.v1.Model`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 #[expect(clippy::struct_excessive_bools, reason = "a table of independent abilities")]
 pub struct ChatAbilities {
     /// Serves conversations.
@@ -87,10 +101,16 @@ pub struct ChatAbilities {
     pub logprobs: bool,
     /// Extra parameters it takes; `*` is any.
     pub extra_parameters: Vec<String>,
+    /// Tokens of prompt and answer together; 0 is unknown.
+    pub context_tokens: u32,
+    /// Sampling parameters of which it takes less than the API allows.
+    pub parameters: ParameterLimits,
+    /// Takes prompts with a suffix.
+    pub suffix: bool,
 }
 
 /// What an embedding model can do; the fields are those of `inference.embedding.v1.Model`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "a table of independent abilities")]
 pub struct EmbeddingAbilities {
     /// Embeds texts.
@@ -109,10 +129,34 @@ pub struct EmbeddingAbilities {
     pub input_types: Vec<Purpose>,
     /// Extra parameters it takes; `*` is any.
     pub extra_parameters: Vec<String>,
+    /// Tokens of one text; 0 is unknown.
+    pub max_tokens: u32,
+    /// `encoding_format` values. The edge writes all of them, so fewer is the operator's choice.
+    pub encodings: Vec<EncodingFormat>,
+    /// Most images of one request; 0 is the edge's own limit.
+    pub images_per_call: u32,
+}
+
+impl Default for EmbeddingAbilities {
+    fn default() -> Self {
+        Self {
+            text: false,
+            image: false,
+            image_with_text: false,
+            full_dimensions: 0,
+            dimensions: Vec::new(),
+            any_dimensions: false,
+            input_types: Vec::new(),
+            extra_parameters: Vec::new(),
+            max_tokens: 0,
+            encodings: EncodingFormat::ALL.to_vec(),
+            images_per_call: 0,
+        }
+    }
 }
 
 /// What a deployment can do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Abilities {
     /// Served by the chat service.
     Chat(ChatAbilities),
@@ -144,11 +188,17 @@ impl Abilities {
                 set(&mut chat.audio, over.audio.as_ref());
                 set(&mut chat.logprobs, over.logprobs.as_ref());
                 set(&mut chat.extra_parameters, over.extra_parameters.as_ref());
+                set(&mut chat.context_tokens, over.context_tokens.as_ref());
+                set(&mut chat.suffix, over.suffix.as_ref());
+                chat.parameters.narrow(&over.parameters);
             }
             Self::Embedding(embedding) => {
                 set(&mut embedding.image_with_text, over.image_with_text.as_ref());
                 set(&mut embedding.input_types, over.input_types.as_ref());
                 set(&mut embedding.extra_parameters, over.extra_parameters.as_ref());
+                set(&mut embedding.max_tokens, over.context_tokens.as_ref());
+                set(&mut embedding.encodings, over.encodings.as_ref());
+                set(&mut embedding.images_per_call, over.images_per_call.as_ref());
                 if let Some(dimensions) = &over.dimensions {
                     embedding.dimensions.clone_from(dimensions);
                     embedding.any_dimensions = false;

@@ -57,6 +57,19 @@ fn a_default_is_chosen_or_switched_off_by_the_configuration() {
 }
 
 #[test]
+fn the_root_is_the_sole_deployments_unless_it_is_said_whose() {
+    let sole = &listed()[..1];
+    let root = |env: &[(&str, &str)], listed: &[ListedModel], complete| {
+        Table::build(&config(env), listed, complete).root().map(str::to_owned)
+    };
+    assert_eq!(root(&[], sole, true).as_deref(), Some("phi"));
+    assert_eq!(root(&[], sole, false), None, "another service may still list more");
+    assert_eq!(root(&[], &listed(), true), None);
+    assert_eq!(root(&[("EDGE__API__ROOT", "none")], sole, true), None);
+    assert_eq!(root(&[("EDGE__API__ROOT", "Qwen")], &listed(), true).as_deref(), Some("Qwen"));
+}
+
+#[test]
 fn the_path_wins_over_the_body_and_the_body_over_headers() {
     let table = Table::build(&config(&[]), &listed(), true);
     let mut selector = Selector {

@@ -7,6 +7,7 @@ mod fakes;
 mod keys;
 mod limits;
 mod other_routes;
+mod switches;
 mod wire;
 
 use super::*;
@@ -40,6 +41,11 @@ struct Answer {
 impl Answer {
     fn json(&self) -> Value {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// `error.code`.
+    fn code(&self) -> String {
+        self.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
     /// The events of a stream, without the last, which is `[DONE]`.

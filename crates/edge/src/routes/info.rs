@@ -27,7 +27,9 @@ pub async fn handle(
     head: Head,
 ) -> Result<Json<ModelInformation>, ApiError> {
     let model = query.ok().and_then(|Query(asked)| asked.model);
-    let deployment = app.table().describe(&head.selector(model.as_deref()), head.context.family)?;
+    let table = app.table();
+    let selector = head.selector(&table, model.as_deref());
+    let deployment = table.describe(&selector, head.context.family)?;
     head.record.deployment(&deployment.name);
     head.permit(&deployment)?;
     let model_type = match deployment.modality() {

@@ -1,9 +1,10 @@
-//! `GET /v1/models` and its twins: the deployments as OpenAI's clients list them.
+//! `GET /v1/models` and its twins: the deployments as OpenAI's clients list them, and what each can do.
 
 use crate::app::App;
 use crate::deployments::Deployment;
 use crate::error::ApiError;
 use crate::extract::Head;
+use crate::translate;
 use api_types::rest::{Model, ModelList};
 use api_types::{ErrorCode, Fault};
 use axum::Json;
@@ -46,5 +47,6 @@ fn model(app: &App, deployment: &Deployment) -> Model {
         object: Default::default(),
         created: app.began,
         owned_by: deployment.publisher.clone(),
+        abilities: translate::models::abilities(deployment, app.config.limits.image_inputs),
     }
 }

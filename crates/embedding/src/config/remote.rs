@@ -12,6 +12,8 @@ use upstream::Options;
 
 /// For `/info`, which must name somebody.
 const PUBLISHER: &str = "unknown";
+/// Passes every extra parameter on.
+const ANY: &str = "*";
 
 /// An entry of `embedding.remote`.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +49,9 @@ pub struct RemoteConfig {
     /// What the server takes as `input_type`, besides plain text.
     #[serde(default)]
     pub input_types: Vec<Purpose>,
+    /// Extra parameters that are passed on; `*` is any.
+    #[serde(default = "any")]
+    pub extra_parameters: Vec<String>,
     /// Texts of one call; 0 is all of a request.
     #[serde(default)]
     pub batch: usize,
@@ -80,4 +85,8 @@ impl RemoteConfig {
 
 fn publisher() -> String {
     PUBLISHER.to_owned()
+}
+
+fn any() -> Vec<String> {
+    vec![ANY.to_owned()]
 }

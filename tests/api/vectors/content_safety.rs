@@ -1,0 +1,135 @@
+//! What a policy blocks, and the content-safety routes themselves.
+
+use crate::ask::{
+    PREFIXES, S, SAFETY, VERSIONS, everywhere, is_openai, post, says, streamed, with,
+};
+use e2e::TestStack;
+use serde_json::{Value, json};
+
+/// As the first version's page prints it.
+const BLOCKED: &str = r#"{"status":400,"code":"content_filter","message":"The response was filtered","param":"messages","type":null}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v13_the_first_version_answers_a_blocked_prompt_literally() {
+    let stack = TestStack::start().await;
+    for path in [
+        format!("/chat/completions?{S}"),
+        format!("/models/chat/completions?{S}"),
+        format!("/api/models/chat/completions?{S}"),
+        format!("/v1/chat/completions?{S}"),
+    ] {
+        for stream in [false, true] {
+            let body = with(says("talk", "HATE5 please"), "stream", json!(stream));
+            let answer = post(&stack, &path, &body).await;
+            answer.refused(400, "content_filter");
+            assert_eq!(answer.text(), BLOCKED);
+        }
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v14_a_blocked_prompt_starts_no_stream_and_says_why() {
+    let stack = TestStack::start().await;
+    let body = with(says("talk", "VIOLENCE6 please"), "stream", json!(true));
+    let mut paths = everywhere("/chat/completions", "talk");
+    let later = VERSIONS.into_iter().filter(|version| *version != S);
+    paths.extend(later.flat_map(|v| PREFIXES.map(|p| format!("{p}/chat/completions?{v}"))));
+    for path in paths {
+        let said = post(&stack, &path, &body).await.refused(400, "content_filter");
+        let error = &said["error"];
+        assert_eq!((&error["code"], &error["status"]), (&json!("content_filter"), &json!(400)));
+        assert_eq!((&error["param"], error.get("type")), (&json!("prompt"), Some(&Value::Null)));
+        assert_eq!(error["innererror"]["code"], "ResponsibleAIPolicyViolation");
+        let found = &error["innererror"]["content_filter_result"];
+        assert_eq!(found["violence"], json!({"filtered": true, "severity": "high"}));
+        assert_eq!(found["hate"], json!({"filtered": false, "severity": "safe"}));
+        assert_eq!(found["jailbreak"], json!({"filtered": false, "detected": false}));
+        if !is_openai(&path) {
+            let flat: Value = serde_json::from_str(BLOCKED).unwrap();
+            for (name, value) in flat.as_object().unwrap() {
+                assert_eq!(said.get(name), Some(value), "{path}: {name}");
+            }
+        }
+    }
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v15_a_blocked_answer_ends_with_content_filter() {
+    let stack = TestStack::start().await;
+    for path in everywhere("/chat/completions", "talk") {
+        let body = says("talk", "/bad");
+        let whole = post(&stack, &path, &body).await.ok();
+        let choice = &whole["choices"][0];
+        assert_eq!(choice["finish_reason"], "content_filter", "{path}");
+        let message = choice["message"].as_object().unwrap();
+        assert!(message.get("content").is_some_and(Value::is_null), "{path}: {choice}");
+        let violence = &choice["content_filter_results"]["violence"];
+        assert_eq!(*violence, json!({"filtered": true, "severity": "high"}));
+        assert!(whole["usage"]["completion_tokens"].as_u64().unwrap() > 0, "tokens were spent");
+
+        let answer = post(&stack, &path, &with(body, "stream", json!(true))).await;
+        let events = answer.events();
+        assert!(!answer.text().contains("VIOLENCE6") && !answer.text().contains("the end"));
+        assert!("This is fine. ".starts_with(&streamed(&events)), "{path}");
+        let ends: Vec<_> = events
+            .iter()
+            .filter_map(|event| event["choices"].get(0))
+            .filter(|choice| !choice["finish_reason"].is_null())
+            .collect();
+        assert_eq!(ends.len(), 1);
+        assert_eq!(ends[0]["finish_reason"], "content_filter", "{path}");
+        assert_eq!(ends[0]["content_filter_results"]["violence"]["filtered"], true);
+        let last = events.iter().rfind(|event| event["choices"].get(0).is_some()).unwrap();
+        assert_eq!(&last["choices"][0], ends[0], "nothing follows the end");
+        if !is_openai(&path) {
+            assert!(last["usage"]["total_tokens"].as_u64().unwrap() > 0);
+        }
+    }
+    stack.stop().await;
+}
+
+fn route(call: &str) -> String {
+    format!("/contentsafety/{call}?{SAFETY}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn v41_content_safety_analyses_shields_and_keeps_blocklists() {
+    let stack = TestStack::start().await;
+    let all = post(&stack, &route("text:analyze"), &json!({"text": "VIOLENCE5 and HATE3"})).await;
+    let severity = |category, severity| json!({"category": category, "severity": severity});
+    assert_eq!(
+        all.ok(),
+        json!({"blocklistsMatch": [], "categoriesAnalysis": [
+            severity("Hate", 2), severity("SelfHarm", 0), severity("Sexual", 0), severity("Violence", 4)]})
+    );
+    let eight = json!({"text": "VIOLENCE5", "categories": ["Violence"], "outputType": "EightSeverityLevels"});
+    let eight = post(&stack, &route("text:analyze"), &eight).await.ok();
+    assert_eq!(eight["categoriesAnalysis"], json!([severity("Violence", 5)]));
+    let attacked = json!({"userPrompt": "JAILBREAK now", "documents": ["fine", "JAILBREAK"]});
+    assert_eq!(
+        post(&stack, &route("text:shieldPrompt"), &attacked).await.ok(),
+        json!({"userPromptAnalysis": {"attackDetected": true}, "documentsAnalysis":
+            [{"attackDetected": false}, {"attackDetected": true}]})
+    );
+    for (call, body) in [
+        ("text:analyze", json!({})),
+        ("text:analyze", json!({"text": "x".repeat(10_001)})),
+        ("text:analyze", json!({"text": "x", "categories": ["Boredom"]})),
+        ("text:shieldPrompt", json!({})),
+        ("text:shieldPrompt", json!({"userPrompt": "x", "documents": vec!["x"; 6]})),
+        ("image:analyze", json!({"image": {}})),
+        ("image:analyze", json!({"image": {"blobUrl": "https://example.com/a.png"}})),
+    ] {
+        post(&stack, &route(call), &body).await.refused(400, "InvalidRequestBody");
+    }
+    // The list of the configuration matches where it is asked for.
+    let listed = json!({"text": "ripe tomatoes", "blocklistNames": ["kitchen"]});
+    let found = post(&stack, &route("text:analyze"), &listed).await.ok();
+    assert_eq!(
+        found["blocklistsMatch"],
+        json!([{"blocklistName": "kitchen", "blocklistItemId": "tomato", "blocklistItemText": "tomatoes"}])
+    );
+    stack.stop().await;
+}

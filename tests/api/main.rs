@@ -2,5 +2,6 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may say that something cannot fail")]
 
 mod architecture;
+mod description;
 mod golden;
 mod shutdown;

@@ -59,6 +59,8 @@ pub struct ApiConfig {
     pub extra_parameters: ExtraDefault,
     /// Names accepted on the inference routes besides those of their API.
     pub also_known: Vec<String>,
+    /// Whether the description of the API is served.
+    pub docs: bool,
 }
 
 /// Which values of `api-version` are accepted.

@@ -13,6 +13,7 @@ pub mod layers;
 
 pub mod context;
 pub mod extract;
+pub mod openapi;
 pub mod routes;
 
 pub mod app;

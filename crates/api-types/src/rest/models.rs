@@ -1,9 +1,10 @@
 //! `GET /v1/models` and its twins: the list OpenAI's clients read (section 15).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// All models.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`.
     pub object: ListObject,
@@ -12,7 +13,7 @@ pub struct ModelList {
 }
 
 /// One model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// The name requests use.
     pub id: String,
@@ -25,7 +26,7 @@ pub struct Model {
 }
 
 /// The `object` of a list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ListObject {
     /// `list`
     #[default]
@@ -34,7 +35,7 @@ pub enum ListObject {
 }
 
 /// The `object` of a model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ModelObject {
     /// `model`
     #[default]

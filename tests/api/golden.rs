@@ -17,9 +17,9 @@ const HEADERS: [&str; 6] =
 /// One request, as its file describes it; exactly one of the bodies, or none.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Request {
-    method: String,
-    path: String,
+pub(crate) struct Request {
+    pub(crate) method: String,
+    pub(crate) path: String,
     #[serde(default)]
     headers: Map<String, Value>,
     /// Whether the right key is sent; absent means yes.
@@ -44,7 +44,18 @@ fn yes() -> bool {
 }
 
 impl Request {
-    fn bytes(&self) -> Vec<u8> {
+    /// The request of a case.
+    pub(crate) fn load(case: &Path) -> Self {
+        let text = fs::read_to_string(case.join("request.json")).unwrap();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()))
+    }
+
+    /// The headers it sends beside the usual ones.
+    pub(crate) fn headers(&self) -> &Map<String, Value> {
+        &self.headers
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         if let Some(n) = self.fill {
             return json!({"messages": [{"role": "user", "content": "x".repeat(n)}]})
                 .to_string()
@@ -63,7 +74,7 @@ impl Request {
         json.or_else(|| self.raw.clone()).unwrap_or_default().into_bytes()
     }
 
-    async fn send(&self, stack: &TestStack) -> reqwest::Response {
+    pub(crate) async fn send(&self, stack: &TestStack) -> reqwest::Response {
         let method = self.method.parse().unwrap();
         let mut request = stack.http().request(method, stack.url(&self.path)).body(self.bytes());
         if !self.headers.contains_key("content-type") && self.method != "GET" {
@@ -83,7 +94,7 @@ fn golden() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden")
 }
 
-fn cases() -> Vec<PathBuf> {
+pub(crate) fn cases() -> Vec<PathBuf> {
     let mut cases = Vec::new();
     for endpoint in fs::read_dir(golden()).unwrap() {
         for case in fs::read_dir(endpoint.unwrap().path()).unwrap() {
@@ -172,9 +183,7 @@ async fn every_golden_request_gets_exactly_its_golden_answer() {
     assert!(cases.len() >= 100, "only {} cases were found", cases.len());
     let mut wrong = Vec::new();
     for case in &cases {
-        let text = fs::read_to_string(case.join("request.json")).unwrap();
-        let request: Request =
-            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", case.display()));
+        let request = Request::load(case);
         let (file, got) = answer(request.send(&stack).await).await;
         let file = case.join(file);
         if update {

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod ask;
+mod description;
 mod golden;
 mod keys;
 mod limits;

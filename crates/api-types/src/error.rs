@@ -3,6 +3,7 @@
 //! Adding a code breaks the exhaustive matches side by side below; that is the review. A `Fault` survives the way
 //! through gRPC (`Fault` → `tonic::Status` → `Fault`) with its target, its offending input and its details.
 
+use schemars::JsonSchema;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,7 +15,7 @@ const DOMAIN: &str = "koine";
 const LONGEST_INPUT: usize = 1024;
 
 /// What went wrong, in the terms of the API contract (section 6).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
 pub enum ErrorCode {
     /// The body does not fit the API: malformed JSON, wrong type, out of range, missing.
     InvalidRequest,

@@ -18,6 +18,7 @@ pub mod sampling;
 pub mod text_input;
 
 mod json;
+mod schema;
 
 pub use chat_completions::{ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate};
 pub use completions::{Completions, CompletionsRequest};
@@ -32,7 +33,8 @@ pub use sampling::{Sampling, StreamOptions};
 pub use text_input::TextInput;
 
 use crate::{Detail, ErrorCode, Fault};
-use serde_json::{Map, Value};
+use schemars::Schema;
+use serde_json::{Map, Value, json};
 
 /// A JSON object as serde_json holds it.
 pub type Fields = Map<String, Value>;
@@ -132,6 +134,32 @@ impl Names {
         sorted
     }
 
+    /// Cuts the derived schema of an endpoint, which has every name it reads, to the names of a vocabulary. `correct` may
+    /// change properties before; accepted names without a field of their own take any value.
+    fn describe(
+        &self,
+        schema: &mut Schema,
+        vocabulary: Vocabulary<'_>,
+        correct: impl FnOnce(&mut Fields),
+    ) {
+        let object = schema.ensure_object();
+        let Some(Value::Object(properties)) = object.get_mut("properties") else { return };
+        correct(properties);
+        for name in self.openai {
+            properties.entry(*name).or_insert_with(|| json!({}));
+        }
+        if vocabulary.dialect == Dialect::Inference {
+            let admitted = |name: &String| {
+                self.ordinary.contains(&name.as_str()) || vocabulary.also_known.contains(name)
+            };
+            properties.retain(|name, _| admitted(name));
+            for name in vocabulary.also_known {
+                properties.entry(name).or_insert_with(|| json!({}));
+            }
+            object.insert("additionalProperties".to_owned(), Value::Bool(false));
+        }
+    }
+
     /// Takes OpenAI's names out of the extra properties, for a caller who asked to pass them through.
     fn admit(&self, extra: &mut Fields) -> Fields {
         let mut admitted = Fields::new();
@@ -144,6 +172,8 @@ impl Names {
     }
 }
 
+#[cfg(test)]
+mod agreement;
 #[cfg(test)]
 mod bad_requests;
 #[cfg(test)]

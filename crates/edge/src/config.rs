@@ -59,6 +59,8 @@ pub struct ApiConfig {
     pub also_known: Vec<String>,
     /// Whose the routes under `/` are: `""` the sole deployment's where there is but one, `"none"` requests choose.
     pub root: String,
+    /// Whether the description of the API is served.
+    pub docs: bool,
 }
 
 /// Which pages of other sites may read answers in a browser.

@@ -72,18 +72,46 @@ impl Family {
     #[must_use]
     pub fn of(uri: &Uri) -> Self {
         let path = uri.path();
-        if path.starts_with("/openai/deployments/") {
-            Self::Deployments
-        } else if path == "/v1/chat/completions" && version_text(uri) == Some("2024-04-01-preview")
-        {
+        if path == "/v1/chat/completions" && version_text(uri) == Some("2024-04-01-preview") {
             // The first published description has its one route here (section 1).
             Self::Inference
+        } else {
+            Self::of_path(path)
+        }
+    }
+
+    /// The family that `path`, or a template of paths, belongs to.
+    #[must_use]
+    pub fn of_path(path: &str) -> Self {
+        if path.starts_with("/openai/deployments/") {
+            Self::Deployments
         } else if ["/openai", "/v1"].iter().any(|p| under(path, p)) {
             Self::OpenAi
         } else if under(path, "/contentsafety") {
             Self::ContentSafety
         } else {
             Self::Inference
+        }
+    }
+
+    /// The published versions; none where requests name no version.
+    pub fn versions(self) -> impl Iterator<Item = &'static str> {
+        let (own, shared): (&[&str], &[&str]) = match self {
+            Self::Inference => (&INFERENCE_VERSIONS, &[]),
+            Self::Deployments => (&OPENAI_VERSIONS, &INFERENCE_VERSIONS),
+            Self::ContentSafety => (&SAFETY_VERSIONS, &[]),
+            Self::OpenAi => (&[], &[]),
+        };
+        own.iter().chain(shared.iter().filter(|version| !own.contains(version))).copied()
+    }
+
+    /// The first day of which a version is taken, as one number: 20240401. Always the first of a month.
+    #[must_use]
+    pub const fn first_date(self) -> u32 {
+        match self {
+            Self::Inference => FIRST_VERSION.date,
+            Self::Deployments | Self::OpenAi => FIRST_OPENAI_DATE,
+            Self::ContentSafety => FIRST_SAFETY_DATE,
         }
     }
 
@@ -190,8 +218,8 @@ impl Context {
         }
         let text = version_text(uri).unwrap_or_default();
         let accepted = match versions {
-            Versions::Strict => self.is_listed(text),
-            Versions::Lenient => self.version.is_some_and(|v| v.date >= self.first_date()),
+            Versions::Strict => self.family.versions().any(|version| version == text),
+            Versions::Lenient => self.version.is_some_and(|v| v.date >= self.family.first_date()),
         };
         match (accepted, self.family) {
             (true, _) | (false, Family::OpenAi) => Ok(()),
@@ -207,25 +235,6 @@ impl Context {
             (false, Family::Inference | Family::ContentSafety) => {
                 Err(Fault::new(ErrorCode::UnsupportedApiVersion, "API version not supported"))
             }
-        }
-    }
-
-    fn is_listed(&self, text: &str) -> bool {
-        match self.family {
-            Family::Inference => INFERENCE_VERSIONS.contains(&text),
-            Family::Deployments => {
-                OPENAI_VERSIONS.contains(&text) || INFERENCE_VERSIONS.contains(&text)
-            }
-            Family::ContentSafety => SAFETY_VERSIONS.contains(&text),
-            Family::OpenAi => true,
-        }
-    }
-
-    const fn first_date(&self) -> u32 {
-        match self.family {
-            Family::Inference => FIRST_VERSION.date,
-            Family::Deployments | Family::OpenAi => FIRST_OPENAI_DATE,
-            Family::ContentSafety => FIRST_SAFETY_DATE,
         }
     }
 }

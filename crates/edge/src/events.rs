@@ -30,6 +30,8 @@ pub enum Route {
     Models,
     /// `/contentsafety`
     ContentSafety,
+    /// `/openapi.json` and `/docs`
+    Description,
     /// A path that is not served.
     Unknown,
 }
@@ -47,6 +49,8 @@ impl Route {
             ("/images/embeddings", Self::ImageEmbeddings),
             ("/embeddings", Self::Embeddings),
             ("/info", Self::Info),
+            (crate::openapi::DOCUMENT, Self::Description),
+            (crate::openapi::PAGE, Self::Description),
         ] {
             if path.ends_with(end) {
                 return route;
@@ -67,6 +71,7 @@ impl Route {
             Self::Info => "info",
             Self::Models => "models",
             Self::ContentSafety => "content_safety",
+            Self::Description => "description",
             Self::Unknown => "unknown",
         }
     }

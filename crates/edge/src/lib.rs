@@ -15,6 +15,7 @@ pub mod limit;
 
 pub mod context;
 pub mod extract;
+pub mod openapi;
 pub mod routes;
 
 pub mod app;

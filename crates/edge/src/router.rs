@@ -1,53 +1,73 @@
 //! The whole route table and the layer stack, on one screen.
 
+mod table;
+
 use crate::app::App;
 use crate::auth::{self, Access};
+use crate::openapi::{self, operations as op};
 use crate::routes::{
-    chat_completions, completions, content_safety, embeddings, image_embeddings, info, models,
+    chat_completions, completions, content_safety, description, embeddings, image_embeddings, info,
+    models,
 };
 use crate::{cors, error, layers};
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
 use chassis::Tasks;
 use std::time::Duration;
+use table::Table;
 
-/// Every path this service answers.
-pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
-    let limits = app.config.limits;
+/// Every path this service answers; each names the operation that describes it.
+fn table() -> Table {
     // The Azure AI Model Inference API.
-    let inference = Router::new()
-        .route("/chat/completions", post(chat_completions::handle))
-        .route("/completions", post(completions::handle))
-        .route("/embeddings", post(embeddings::handle))
-        .route("/images/embeddings", post(image_embeddings::handle))
-        .route("/info", get(info::handle));
+    let inference = Table::default()
+        .post("/chat/completions", chat_completions::handle, &op::CHAT_COMPLETIONS)
+        .post("/completions", completions::handle, &op::COMPLETIONS)
+        .post("/embeddings", embeddings::handle, &op::EMBEDDINGS)
+        .post("/images/embeddings", image_embeddings::handle, &op::IMAGE_EMBEDDINGS)
+        .get("/info", info::handle, &op::INFO);
     // Azure OpenAI: the deployment is in the path.
-    let deployment = Router::new()
-        .route("/chat/completions", post(chat_completions::handle))
-        .route("/completions", post(completions::handle))
-        .route("/embeddings", post(embeddings::handle));
+    let deployment = Table::default()
+        .post("/chat/completions", chat_completions::handle, &op::CHAT_COMPLETIONS)
+        .post("/completions", completions::handle, &op::COMPLETIONS)
+        .post("/embeddings", embeddings::handle, &op::EMBEDDINGS);
     // OpenAI; `/v1/chat/completions` is also the first published path of the Inference API (context.rs).
-    let openai = Router::new()
-        .route("/chat/completions", post(chat_completions::handle))
-        .route("/completions", post(completions::handle))
-        .route("/embeddings", post(embeddings::handle))
-        .route("/models", get(models::list))
-        .route("/models/{id}", get(models::handle));
-    let content_safety = Router::new()
-        .route("/text:analyze", post(content_safety::analyze_text))
-        .route("/image:analyze", post(content_safety::analyze_image))
-        .route("/text:shieldPrompt", post(content_safety::shield_prompt));
-    let cors = cors::layer(&app.config.cors);
-    let router = Router::new()
+    let openai = deployment
+        .clone()
+        .get("/models", models::list, &op::MODELS)
+        .get("/models/{id}", models::handle, &op::MODEL);
+    let content_safety = Table::default()
+        .post("/text:analyze", content_safety::analyze_text, &op::ANALYZE_TEXT)
+        .post("/image:analyze", content_safety::analyze_image, &op::ANALYZE_IMAGE)
+        .post("/text:shieldPrompt", content_safety::shield_prompt, &op::SHIELD_PROMPT);
+    Table::default()
         .merge(inference.clone())
         .nest("/models", inference.clone())
         .nest("/api/models", inference)
         .nest("/openai/deployments/{deployment}", deployment)
         .nest("/openai/v1", openai.clone())
         .nest("/v1", openai)
-        .route("/openai/models", get(models::list))
+        .get("/openai/models", models::list, &op::MODELS)
         .nest("/contentsafety", content_safety)
+}
+
+/// Everything the table serves.
+#[cfg(test)]
+pub(crate) fn entries() -> Vec<openapi::Entry> {
+    table().split().1
+}
+
+/// The routes of the table and of its description, within their layers.
+pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
+    let limits = app.config.limits;
+    let cors = cors::layer(&app.config.cors);
+    let (routes, mut entries) = table().split();
+    let mut described = Router::new();
+    if app.config.api.docs {
+        entries.extend(openapi::own_entries());
+        let document = openapi::describe(&entries, &app.config, access.open());
+        described = description::serve(&document);
+    }
+    let router = routes
         .fallback(error::not_found)
         .method_not_allowed_fallback(error::method_not_allowed)
         .with_state(app)
@@ -57,6 +77,8 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
         .layer(from_fn(layers::deadline))
         // Before anything is read or waited for on behalf of a stranger.
         .layer(from_fn_with_state(access, auth::require))
+        // The description is for everybody.
+        .merge(described)
         // A replica that stops refuses even before it looks who is calling, and counts what it answers.
         .layer(from_fn_with_state(tasks, layers::drain))
         // Everything below is in the request's span; faults of every layer become bodies here.

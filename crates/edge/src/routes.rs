@@ -3,6 +3,7 @@
 pub mod chat_completions;
 pub mod completions;
 pub mod content_safety;
+pub mod description;
 pub mod embeddings;
 pub mod image_embeddings;
 pub mod info;

@@ -6,6 +6,8 @@ pub mod message;
 pub mod response;
 pub mod tool;
 
+mod written;
+
 pub use message::{AudioFormat, ChatMessage, ChatRole, ContentPart, ImageDetail};
 pub use response::{
     ChatChoice, ChatCompletions, ChatCompletionsUpdate, ChatDelta, ChatResponseMessage,
@@ -20,7 +22,9 @@ use super::json::{At, Object, boolean, count, list, object, sized, string, word}
 use super::sampling::{MOST_TOKENS, Sampling, StreamOptions, model, stream_options};
 use super::{Dialect, Fields, Names, Parsed, Vocabulary};
 use crate::Fault;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::Value;
+use written::{Functions, MessageOfAnyRole, WrittenMessage, WrittenTool};
 
 /// Alternatives per token that may be asked for.
 const MOST_TOP_LOGPROBS: u32 = 20;
@@ -28,10 +32,12 @@ const MOST_TOP_LOGPROBS: u32 = 20;
 const LONGEST_APPLICATION_NAME: usize = 100;
 /// A GUID as text.
 const GUID_LENGTH: usize = 36;
+/// The shortest IPv6 address as text, `::`.
+const SHORTEST_ADDRESS: usize = 2;
 /// The longest IPv6 address as text.
 const LONGEST_ADDRESS: usize = 45;
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     ordinary: &[
         "messages",
         "model",
@@ -75,45 +81,57 @@ const NAMES: Names = Names {
 };
 
 /// A conversation to answer.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 pub struct ChatCompletionsRequest {
     /// Oldest first, at least one.
+    #[schemars(with = "Vec<MessageOfAnyRole>", length(min = 1))]
     pub messages: Vec<ChatMessage>,
     /// The deployment; none when absent, null or empty.
     pub model: Option<String>,
     /// How to sample.
+    #[schemars(flatten)]
     pub sampling: Sampling,
     /// Whether to answer piece by piece.
+    #[schemars(with = "Option<bool>")]
     pub stream: bool,
     /// Only with `stream`. OpenAI's name.
     pub stream_options: Option<StreamOptions>,
     /// What the answer must look like; none is text.
+    #[schemars(with = "Option<written::WrittenFormat>")]
     pub response_format: Option<ResponseFormat>,
-    /// At most 128; empty means none.
+    /// Functions the model may call.
+    #[schemars(with = "Option<Vec<WrittenTool>>", length(min = 1, max = tool::MOST_TOOLS))]
     pub tools: Vec<Tool>,
     /// None is auto with tools; a named tool is one of `tools`.
+    #[schemars(with = "Option<written::WrittenChoice>")]
     pub tool_choice: Option<ToolChoice>,
     /// Whether one answer may hold several calls; none is yes. OpenAI's name.
     pub parallel_tool_calls: Option<bool>,
     /// Whether the tools came by their old names `functions` and `function_call`: the answer then has `function_call`.
+    #[schemars(skip)]
     pub legacy_functions: bool,
-    /// What the answer may be made of; empty is text.
+    /// What the answer may be made of; none is text.
+    #[schemars(with = "Option<Vec<Modality>>", length(min = 1))]
     pub modalities: Vec<Modality>,
     /// On whose behalf the caller acts; for logs and audit only.
     pub user_security_context: Option<UserSecurityContext>,
     /// Whether to report log probabilities. OpenAI's name.
+    #[schemars(with = "Option<bool>")]
     pub logprobs: bool,
     /// Alternatives per token, 0..20, only with `logprobs`. OpenAI's name.
+    #[schemars(range(max = MOST_TOP_LOGPROBS))]
     pub top_logprobs: Option<u32>,
     /// The caller's own user. OpenAI's name.
     pub user: Option<String>,
     /// Accepted names without a field of their own (`reasoning_effort`, `store`, ..., and those the operator admits):
     /// forwarded to models that take them, ignored by others.
+    #[schemars(skip)]
     pub others: Fields,
 }
 
 /// What an answer is made of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum Modality {
     /// `text`
     Text,
@@ -122,15 +140,19 @@ pub enum Modality {
 }
 
 /// On whose behalf the caller acts.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
 pub struct UserSecurityContext {
     /// Name of the application.
+    #[schemars(length(max = LONGEST_APPLICATION_NAME))]
     pub application_name: Option<String>,
     /// GUID of the user.
+    #[schemars(length(equal = GUID_LENGTH))]
     pub end_user_id: Option<String>,
     /// GUID of the user's tenant.
+    #[schemars(length(equal = GUID_LENGTH))]
     pub end_user_tenant_id: Option<String>,
     /// Address of the user.
+    #[schemars(length(min = SHORTEST_ADDRESS, max = LONGEST_ADDRESS))]
     pub source_ip: Option<String>,
 }
 
@@ -146,6 +168,26 @@ impl ChatCompletionsRequest {
         request.others = sorted.others;
         request.read_openai(fields)?;
         Ok(Parsed { request, extra: sorted.extra })
+    }
+
+    /// The schema of a body whose top-level names are those of `vocabulary`.
+    #[must_use]
+    pub fn schema(generator: &mut SchemaGenerator, vocabulary: Vocabulary<'_>) -> Schema {
+        let mut schema = Self::json_schema(generator);
+        let inference = generator.subschema_for::<WrittenMessage>();
+        NAMES.describe(&mut schema, vocabulary, |properties| {
+            super::sampling::describe_stop(properties, vocabulary.dialect);
+            Functions::describe(properties, generator);
+            if let Some(tokens) = properties.get("max_tokens").cloned() {
+                properties.insert("max_completion_tokens".to_owned(), tokens);
+            }
+            if vocabulary.dialect == Dialect::Inference
+                && let Some(items) = properties.get_mut("messages").and_then(|m| m.get_mut("items"))
+            {
+                *items = inference.to_value();
+            }
+        });
+        schema
     }
 
     fn read(fields: &mut Object<'_>, dialect: Dialect) -> Result<Self, Fault> {
@@ -242,6 +284,6 @@ fn user_security_context(value: Value, at: At<'_>) -> Result<UserSecurityContext
             .optional("application_name", sized(0..=LONGEST_APPLICATION_NAME))?,
         end_user_id: fields.optional("end_user_id", guid())?,
         end_user_tenant_id: fields.optional("end_user_tenant_id", guid())?,
-        source_ip: fields.optional("source_ip", sized(2..=LONGEST_ADDRESS))?,
+        source_ip: fields.optional("source_ip", sized(SHORTEST_ADDRESS..=LONGEST_ADDRESS))?,
     })
 }

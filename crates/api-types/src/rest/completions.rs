@@ -4,10 +4,12 @@ use super::chat_completions::response::nullable;
 use super::chat_completions::{CompletionsUsage, FinishReason};
 use super::content_filter::{ContentFilterResults, PromptFilterResult};
 use super::json::{At, Object, boolean, count, object, string};
-use super::sampling::{Sampling, StreamOptions, model, stream_options};
+use super::sampling::{Sampling, StreamOptions, describe_stop, model, stream_options};
+use super::schema::inline_schema;
 use super::text_input::{self, TextInput};
 use super::{Dialect, Fields, Names, Parsed, Vocabulary};
 use crate::Fault;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ const MOST_BEST_OF: u32 = 20;
 /// Prompts of one request: each is a generation of its own.
 const MOST_PROMPTS: usize = 2048;
 
-const NAMES: Names = Names {
+pub(super) const NAMES: Names = Names {
     ordinary: &[
         "prompt",
         "model",
@@ -40,31 +42,51 @@ const NAMES: Names = Names {
 };
 
 /// Prompts to continue.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 pub struct CompletionsRequest {
     /// At least one; prompt `i` has the choices `i*n .. i*n+n`.
+    #[schemars(rename = "prompt", schema_with = "prompt_schema")]
     pub prompts: Vec<TextInput>,
     /// The deployment; none when absent, null or empty.
     pub model: Option<String>,
     /// How to sample; without `max_tokens` the route's default applies ([`CompletionsRequest::max_tokens`]).
+    #[schemars(flatten)]
     pub sampling: Sampling,
     /// Whether to answer piece by piece.
+    #[schemars(with = "Option<bool>")]
     pub stream: bool,
     /// Only with `stream`. OpenAI's name.
     pub stream_options: Option<StreamOptions>,
-    /// Sample this many and keep the `n` most probable, 1..20, not below `n`. OpenAI's name.
+    /// Sample this many and keep the `n` most probable, 1..20, not below `n`; 0 asks for nothing. OpenAI's name.
+    #[schemars(range(max = MOST_BEST_OF))]
     pub best_of: Option<u32>,
     /// Whether the prompt comes before its continuation. OpenAI's name.
+    #[schemars(with = "Option<bool>")]
     pub echo: bool,
-    /// Alternatives per token, 0..5; none reports no log probabilities. OpenAI's name.
+    /// Alternatives per token, 0..5; none and false report no log probabilities. OpenAI's name.
+    #[schemars(with = "Option<Alternatives>")]
     pub logprobs: Option<u32>,
     /// Text after the gap to fill. OpenAI's name.
     pub suffix: Option<String>,
     /// The caller's own user. OpenAI's name.
     pub user: Option<String>,
     /// Accepted names without a field of their own: forwarded to models that take them, ignored by others.
+    #[schemars(skip)]
     pub others: Fields,
 }
+
+fn prompt_schema(_: &mut SchemaGenerator) -> Schema {
+    text_input::schema(0, MOST_PROMPTS)
+}
+
+inline_schema!(
+    Alternatives,
+    json_schema!({"anyOf": [
+        {"type": "integer", "minimum": 0, "maximum": MOST_LOGPROBS},
+        {"const": false},
+        {"type": "null"},
+    ]})
+);
 
 impl CompletionsRequest {
     /// Reads a body.
@@ -86,6 +108,16 @@ impl CompletionsRequest {
         };
         request.read_openai(fields)?;
         Ok(Parsed { request, extra: sorted.extra })
+    }
+
+    /// The schema of a body whose top-level names are those of `vocabulary`.
+    #[must_use]
+    pub fn schema(generator: &mut SchemaGenerator, vocabulary: Vocabulary<'_>) -> Schema {
+        let mut schema = Self::json_schema(generator);
+        NAMES.describe(&mut schema, vocabulary, |properties| {
+            describe_stop(properties, vocabulary.dialect);
+        });
+        schema
     }
 
     fn read_openai(&mut self, mut fields: Object<'_>) -> Result<(), Fault> {
@@ -156,7 +188,7 @@ fn logprobs(value: Value, at: At<'_>) -> Result<Option<u32>, Fault> {
 }
 
 /// Continuations: a whole answer, or one chunk of a streamed one, which has the same shape.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Completions {
     /// Opaque.
     pub id: String,
@@ -181,7 +213,7 @@ pub struct Completions {
 }
 
 /// The `object` of continuations.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CompletionsObject {
     /// `text_completion`
     #[default]
@@ -190,7 +222,7 @@ pub enum CompletionsObject {
 }
 
 /// One continuation, or the next piece of one.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionChoice {
     /// From 0, over all prompts.
     pub index: u32,
@@ -207,7 +239,7 @@ pub struct CompletionChoice {
 }
 
 /// Log probabilities in the shape of `/completions`: four lists of equal length.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionLogprobs {
     /// The tokens as text.
     pub tokens: Vec<String>,

@@ -3,10 +3,11 @@
 //! Keys here are `self_harm` and severities words; the Content Safety routes say `SelfHarm` and numbers. A category that
 //! was not judged is absent, never a null.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The findings on one prompt: an element of `prompt_filter_results`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PromptFilterResult {
     /// Which prompt of the request, from 0; a conversation is prompt 0.
     pub prompt_index: u32,
@@ -15,7 +16,7 @@ pub struct PromptFilterResult {
 }
 
 /// The findings on one text. Every field is absent where that judge did not run.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ContentFilterResults {
     /// Hate and fairness.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,7 +78,7 @@ impl ContentFilterResults {
 }
 
 /// One of the four harms.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SeverityResult {
     /// Whether the text was withheld for it.
     pub filtered: bool,
@@ -86,7 +87,7 @@ pub struct SeverityResult {
 }
 
 /// How bad a harm is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Levels 0 and 1.
@@ -113,7 +114,7 @@ impl Severity {
 }
 
 /// A finding that is there or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DetectionResult {
     /// Whether the text was withheld for it.
     pub filtered: bool,
@@ -122,7 +123,7 @@ pub struct DetectionResult {
 }
 
 /// Known code of others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CodeDetectionResult {
     /// Whether the text was withheld for it.
     pub filtered: bool,
@@ -134,7 +135,7 @@ pub struct CodeDetectionResult {
 }
 
 /// The source of known code.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Citation {
     /// The repository.
     #[serde(rename = "URL")]
@@ -144,7 +145,7 @@ pub struct Citation {
 }
 
 /// What the operator's blocklists matched.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlocklistResults {
     /// Whether any of them had the text withheld.
     pub filtered: bool,
@@ -153,7 +154,7 @@ pub struct BlocklistResults {
 }
 
 /// One blocklist that matched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BlocklistResult {
     /// Whether the text was withheld for it.
     pub filtered: bool,
@@ -162,7 +163,7 @@ pub struct BlocklistResult {
 }
 
 /// The filter could not run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FilterError {
     /// `content_filter_error`.
     pub code: String,
@@ -180,7 +181,7 @@ impl FilterError {
 }
 
 /// Which span of a stream an annotation is about, in characters from the start of the prompt (section 13.7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ContentFilterOffsets {
     /// Everything before it is fully vetted; never decreases.
     pub check_offset: u64,

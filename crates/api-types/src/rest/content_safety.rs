@@ -4,9 +4,11 @@
 
 use super::data_url::decode_base64;
 use super::json::{At, Object, boolean, list, object, string, word};
+use super::schema::{BASE64, inline_schema};
 use crate::Fault;
+use schemars::{JsonSchema, Schema, json_schema};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Longest text that is analysed, in code points.
 const LONGEST_TEXT: usize = 10_000;
@@ -18,7 +20,7 @@ const LARGEST_IMAGE: usize = 4 * 1024 * 1024;
 const MOST_BLOCKLISTS: usize = 100;
 
 /// What is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Category {
     /// Hate and fairness.
     Hate,
@@ -36,7 +38,7 @@ impl Category {
 }
 
 /// How finely severities are told.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema)]
 pub enum OutputType {
     /// 0, 2, 4, 6.
     #[default]
@@ -57,17 +59,23 @@ impl OutputType {
 }
 
 /// `text:analyze`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase")]
 pub struct AnalyzeTextRequest {
     /// At most 10,000 code points.
+    #[schemars(length(max = LONGEST_TEXT))]
     pub text: String,
-    /// Never empty: absent means all.
+    /// None, and an empty list, is all.
+    #[schemars(with = "Option<Vec<Category>>")]
     pub categories: Vec<Category>,
     /// Blocklists to match as well.
+    #[schemars(with = "Option<Vec<String>>", length(max = MOST_BLOCKLISTS))]
     pub blocklist_names: Vec<String>,
     /// Whether the categories are skipped when a blocklist matched.
+    #[schemars(with = "Option<bool>")]
     pub halt_on_blocklist_hit: bool,
-    /// How finely to tell severities.
+    /// How finely to tell severities; none is four levels.
+    #[schemars(with = "Option<OutputType>")]
     pub output_type: OutputType,
 }
 
@@ -101,13 +109,43 @@ impl AnalyzeTextRequest {
 }
 
 /// `image:analyze`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", transform = four_levels_alone)]
 pub struct AnalyzeImageRequest {
     /// Where the image is.
+    #[schemars(with = "WrittenImage")]
     pub image: ImageSource,
-    /// Never empty: absent means all.
+    /// None, and an empty list, is all.
+    #[schemars(with = "Option<Vec<Category>>")]
     pub categories: Vec<Category>,
 }
+
+/// `outputType` is read, but says nothing: images have four levels.
+fn four_levels_alone(schema: &mut Schema) {
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        let levels = json!({"enum": ["FourSeverityLevels", null], "description": "The only choice."});
+        properties.insert("outputType".to_owned(), levels);
+    }
+}
+
+inline_schema!(
+    WrittenImage,
+    json_schema!({
+        "type": "object",
+        "properties": {
+            "content": {
+                "type": "string",
+                "pattern": BASE64,
+                "description": "The encoded file in base64, at most 4 MB.",
+            },
+            "blobUrl": {
+                "type": "null",
+                "description": "Not fetched by this server; send the file as `content`.",
+            },
+        },
+        "required": ["content"],
+    })
+);
 
 /// Where an image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,12 +192,28 @@ fn image_content(value: Value, at: At<'_>) -> Result<Vec<u8>, Fault> {
 }
 
 /// `text:shieldPrompt`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(rename_all = "camelCase", transform = something_to_shield)]
 pub struct ShieldPromptRequest {
     /// At most 10,000 characters; none when absent or empty.
+    #[schemars(length(max = LONGEST_TEXT))]
     pub user_prompt: Option<String>,
     /// At most 5, of 10,000 characters together. There is a prompt or a document.
+    #[schemars(with = "Option<Vec<String>>", length(max = MOST_DOCUMENTS), inner(length(max = LONGEST_TEXT)))]
     pub documents: Vec<String>,
+}
+
+/// There is a prompt or a document.
+fn something_to_shield(schema: &mut Schema) {
+    let prompt = json!({
+        "required": ["userPrompt"],
+        "properties": {"userPrompt": {"type": "string", "minLength": 1}},
+    });
+    let documents = json!({
+        "required": ["documents"],
+        "properties": {"documents": {"type": "array", "minItems": 1}},
+    });
+    schema.insert("anyOf".to_owned(), json!([prompt, documents]));
 }
 
 impl ShieldPromptRequest {
@@ -218,7 +272,7 @@ fn categories(fields: &mut Object<'_>) -> Result<Vec<Category>, Fault> {
 }
 
 /// The answer of `text:analyze`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AnalyzeTextResult {
     /// What matched.
@@ -228,7 +282,7 @@ pub struct AnalyzeTextResult {
 }
 
 /// The answer of `image:analyze`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AnalyzeImageResult {
     /// One per category that was judged.
@@ -236,7 +290,7 @@ pub struct AnalyzeImageResult {
 }
 
 /// An entry of a blocklist that matched.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlocklistMatch {
     /// The list.
@@ -248,7 +302,7 @@ pub struct BlocklistMatch {
 }
 
 /// How severe one category is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CategoryAnalysis {
     /// Which.
     pub category: Category,
@@ -257,7 +311,7 @@ pub struct CategoryAnalysis {
 }
 
 /// The answer of `text:shieldPrompt`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ShieldPromptResult {
     /// Absent when there was no user prompt.
@@ -268,7 +322,7 @@ pub struct ShieldPromptResult {
 }
 
 /// Whether a text attacks the model that reads it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AttackAnalysis {
     /// Whether it does.

@@ -5,7 +5,9 @@ use super::sampling::model;
 use super::text_input::{self, TextInput};
 use super::{Fields, Names, Parsed, Vocabulary};
 use crate::Fault;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Longest vector that may be asked for; the longest of any known model is 8,192.
 const MOST_DIMENSIONS: u32 = 65_536;
@@ -16,33 +18,43 @@ const NAMES: Names = Names {
 };
 
 /// Texts to embed.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 pub struct EmbeddingsRequest {
     /// At least one, none of them empty.
+    #[schemars(schema_with = "input_schema")]
     pub input: Vec<TextInput>,
     /// How to answer.
+    #[schemars(flatten)]
     pub options: EmbeddingOptions,
     /// The caller's own user. OpenAI's name.
     pub user: Option<String>,
     /// Accepted names without a field of their own: forwarded to models that take them, ignored by others.
+    #[schemars(skip)]
     pub others: Fields,
 }
 
+fn input_schema(_: &mut SchemaGenerator) -> Schema {
+    text_input::schema(1, usize::MAX)
+}
+
 /// What texts and images have in common.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, JsonSchema)]
 pub struct EmbeddingOptions {
     /// The deployment; none when absent, null or empty.
     pub model: Option<String>,
     /// Length of the vectors, at least 1; none is the model's own.
+    #[schemars(range(min = 1, max = MOST_DIMENSIONS))]
     pub dimensions: Option<u32>,
-    /// How vectors are written.
+    /// How vectors are written; none is `float`.
+    #[schemars(with = "Option<EncodingFormat>")]
     pub encoding_format: EncodingFormat,
-    /// What the input is for.
+    /// What the input is for; none is `text`.
+    #[schemars(with = "Option<InputType>")]
     pub input_type: InputType,
 }
 
 /// How vectors are written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum EncodingFormat {
     /// Numbers.
@@ -89,7 +101,8 @@ impl EncodingFormat {
 }
 
 /// What an input is for; every model takes `text`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum InputType {
     /// Nothing in particular.
     #[default]
@@ -138,6 +151,24 @@ impl EmbeddingsRequest {
         Ok(Parsed { request, extra: sorted.extra })
     }
 
+    /// The schema of a body with at most `most_inputs` texts, whose top-level names are those of `vocabulary`.
+    #[must_use]
+    pub fn schema(
+        generator: &mut SchemaGenerator,
+        vocabulary: Vocabulary<'_>,
+        most_inputs: usize,
+    ) -> Schema {
+        let mut schema = Self::json_schema(generator);
+        NAMES.describe(&mut schema, vocabulary, |properties| {
+            if let Some(most) =
+                properties.get_mut("input").and_then(|input| input.pointer_mut("/anyOf/1/maxItems"))
+            {
+                *most = json!(most_inputs);
+            }
+        });
+        schema
+    }
+
     fn read_openai(&mut self, mut fields: Object<'_>) -> Result<(), Fault> {
         self.user = fields.optional("user", string)?.or(self.user.take());
         self.others.extend(fields.rest());
@@ -172,7 +203,7 @@ impl EmbeddingOptions {
 }
 
 /// The vectors, of texts or of images.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingsResult {
     /// Opaque.
     pub id: String,
@@ -188,7 +219,7 @@ pub struct EmbeddingsResult {
 }
 
 /// One vector.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingItem {
     /// Which input, from 0.
     pub index: u32,
@@ -200,7 +231,7 @@ pub struct EmbeddingItem {
 }
 
 /// The `object` of a vector.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum EmbeddingObject {
     /// `embedding`
     #[default]
@@ -209,7 +240,7 @@ pub enum EmbeddingObject {
 }
 
 /// A vector as it is written. Reading one back, whole numbers are `Integers`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Embedding {
     /// `base64`
@@ -221,7 +252,7 @@ pub enum Embedding {
 }
 
 /// Tokens spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EmbeddingsUsage {
     /// Of all texts, special tokens included.
     pub prompt_tokens: u32,

@@ -3,8 +3,11 @@
 //! The hybrid has Azure's envelope and the flat fields of the first version in one object, because clients in the wild read
 //! one or the other; never a string under `error`, which breaks both SDKs.
 
+mod described;
+
 use super::content_filter::ContentFilterResults;
 use crate::{Detail, ErrorCode, Fault};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -61,8 +64,9 @@ impl ErrorStyle {
 }
 
 /// The JSON body of an error.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ErrorBody {
+    /// What the SDKs read; left out in exactly the bodies of the first version.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorObject>,
     #[serde(flatten)]
@@ -111,27 +115,38 @@ impl ErrorBody {
 }
 
 /// What stands under `error`. A field is left out where its family has none; OpenAI's `type` and `param` may be null.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct ErrorObject {
+    /// Which error; the value of `x-ms-error-code`.
     code: &'static str,
+    /// For people: what was wrong and what was expected.
     message: String,
+    /// OpenAI's class of errors.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Option<&'static str>>,
+    /// The offending field; OpenAI's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<Option<String>>,
+    /// The offending field as a dotted path (`messages.0.role`).
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// The HTTP status.
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<u16>,
+    /// Every offence, where there are several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Value>,
+    /// More about the cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     innererror: Option<InnerError>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// More about the cause of an error.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct InnerError {
+    /// A finer code.
     code: &'static str,
+    /// What the content filter found in the prompt.
     #[serde(skip_serializing_if = "Option::is_none")]
     content_filter_result: Option<ContentFilterResults>,
 }
@@ -173,23 +188,31 @@ impl ErrorObject {
 }
 
 /// The flat fields of the first version.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct FlatFields {
+    /// The HTTP status.
     status: u16,
+    /// Which error.
     code: &'static str,
+    /// Which value a model cannot do.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<FlatDetail>,
+    /// For people.
     message: String,
+    /// What a policy blocked.
     #[serde(skip_serializing_if = "Option::is_none")]
     param: Option<&'static str>,
+    /// Null where it is there.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<Value>,
 }
 
 /// Which value a model cannot do.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 struct FlatDetail {
+    /// Where: `body`, then a name or a position per step.
     loc: Vec<Value>,
+    /// The value.
     input: Option<Value>,
 }
 

@@ -6,12 +6,12 @@ use super::content_safety::{AnalyzeImageRequest, AnalyzeTextRequest, ShieldPromp
 use super::*;
 use serde_json::json;
 
-const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
+pub(super) const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 const BODIES: usize = 6000;
 const DEEPEST: usize = 5;
 
 /// Words that lead into the parsers' branches, beside their names.
-const WORDS: &[&str] = &[
+pub(super) const WORDS: &[&str] = &[
     "",
     "a",
     "user",
@@ -39,7 +39,7 @@ const WORDS: &[&str] = &[
     "base64",
 ];
 
-const KEYS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &[
     "messages",
     "role",
     "content",
@@ -99,21 +99,21 @@ const KEYS: &[&str] = &[
 ];
 
 /// xorshift64: enough to walk through branches.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn below(&mut self, sides: usize) -> usize {
+    pub(super) fn below(&mut self, sides: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
         usize::try_from(self.0 % sides as u64).unwrap()
     }
 
-    fn one_of<'w>(&mut self, words: &[&'w str]) -> &'w str {
+    pub(super) fn one_of<'w>(&mut self, words: &[&'w str]) -> &'w str {
         words[self.below(words.len())]
     }
 
-    fn value(&mut self, depth: usize) -> Value {
+    pub(super) fn value(&mut self, depth: usize) -> Value {
         match self.below(if depth == DEEPEST { 6 } else { 12 }) {
             0 => Value::Null,
             1 => json!(self.below(2) == 0),

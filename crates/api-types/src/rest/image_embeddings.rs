@@ -3,9 +3,11 @@
 use super::data_url::DataUrl;
 use super::embeddings::EmbeddingOptions;
 use super::json::{At, Object, filled, list, object, string};
+use super::schema::IMAGE_DATA_URL;
 use super::{Fields, Names, Parsed, Vocabulary};
 use crate::Fault;
-use serde_json::Value;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Value, json};
 
 const NAMES: Names = Names {
     ordinary: &["input", "model", "dimensions", "encoding_format", "input_type"],
@@ -13,20 +15,24 @@ const NAMES: Names = Names {
 };
 
 /// Images to embed.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, JsonSchema)]
 pub struct ImageEmbeddingsRequest {
     /// At least one.
+    #[schemars(length(min = 1))]
     pub input: Vec<ImageInput>,
     /// How to answer.
+    #[schemars(flatten)]
     pub options: EmbeddingOptions,
     /// Accepted names without a field of their own: forwarded to models that take them, ignored by others.
+    #[schemars(skip)]
     pub others: Fields,
 }
 
 /// One image.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 pub struct ImageInput {
     /// A data URL of an image; its form is checked, its data is not decoded ([`ImageInput::decode`]).
+    #[schemars(regex(pattern = IMAGE_DATA_URL))]
     pub image: String,
     /// Text that belongs to it.
     pub text: Option<String>,
@@ -51,6 +57,22 @@ impl ImageEmbeddingsRequest {
         };
         request.others.extend(fields.rest());
         Ok(Parsed { request, extra: sorted.extra })
+    }
+
+    /// The schema of a body with at most `most_inputs` images, whose top-level names are those of `vocabulary`.
+    #[must_use]
+    pub fn schema(
+        generator: &mut SchemaGenerator,
+        vocabulary: Vocabulary<'_>,
+        most_inputs: usize,
+    ) -> Schema {
+        let mut schema = Self::json_schema(generator);
+        NAMES.describe(&mut schema, vocabulary, |properties| {
+            if let Some(Value::Object(input)) = properties.get_mut("input") {
+                input.insert("maxItems".to_owned(), json!(most_inputs));
+            }
+        });
+        schema
     }
 }
 

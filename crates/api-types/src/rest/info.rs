@@ -1,9 +1,10 @@
 //! `GET /info`: which model answers here (section 7).
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The answer. No field may be null: LangChain lower-cases the provider's name unasked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelInformation {
     /// Name of the model.
     pub model_name: String,
@@ -14,7 +15,7 @@ pub struct ModelInformation {
 }
 
 /// What a model does, in the spelling of the documentation, the only one every client understands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ModelType {
     /// Answers conversations. LlamaIndex wants exactly `chat-completions`.

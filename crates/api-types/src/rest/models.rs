@@ -3,6 +3,7 @@
 //! OpenAI's four fields come first; the rest are ours, under names that its clients do not know and keep. Field by field they
 //! say what would be refused with a 422: what is not listed here, the deployment does not take.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 const LARGEST_WHOLE: f64 = 9_007_199_254_740_992.0;
 
 /// All models.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelList {
     /// Always `list`.
     pub object: ListObject,
@@ -19,7 +20,7 @@ pub struct ModelList {
 }
 
 /// One model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// The name requests use.
     pub id: String,
@@ -35,7 +36,7 @@ pub struct Model {
 }
 
 /// What a deployment can do. A field that means nothing for its kind of model is left out.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelAbilities {
     /// The routes it answers, such as `/chat/completions`.
     pub routes: Vec<String>,
@@ -82,7 +83,7 @@ pub struct ModelAbilities {
 }
 
 /// What goes in and comes out: `text`, `image`, `audio`, `embedding`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelModalities {
     /// Of requests.
     pub input: Vec<String>,
@@ -91,7 +92,7 @@ pub struct ModelModalities {
 }
 
 /// The values that a parameter may have, both ends included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ParameterRange {
     /// Least.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "plain")]
@@ -118,7 +119,7 @@ fn plain<S: serde::Serializer>(value: &Option<f64>, serializer: S) -> Result<S::
 }
 
 /// Lengths of vectors that may be asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct VectorLengths {
     /// The model's own, when none is asked for; left out where unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,7 +131,7 @@ pub struct VectorLengths {
 }
 
 /// The `object` of a list.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ListObject {
     /// `list`
     #[default]
@@ -139,7 +140,7 @@ pub enum ListObject {
 }
 
 /// The `object` of a model.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ModelObject {
     /// `model`
     #[default]

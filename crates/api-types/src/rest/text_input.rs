@@ -3,7 +3,8 @@
 use super::json::{At, count, list};
 use super::sampling::MOST_TOKENS;
 use crate::Fault;
-use serde_json::Value;
+use schemars::{Schema, json_schema};
+use serde_json::{Value, json};
 
 /// One text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,6 +13,23 @@ pub enum TextInput {
     Text(String),
     /// Token ids of the model's own vocabulary, at least one.
     Tokens(Vec<u32>),
+}
+
+/// What [`read`] takes: texts of at least `least` characters, at most `most` of them.
+pub(super) fn schema(least: usize, most: usize) -> Schema {
+    let text = json!({"type": "string", "minLength": least});
+    let tokens = json!({
+        "type": "array",
+        "items": {"type": "integer", "minimum": 0, "maximum": MOST_TOKENS},
+        "minItems": 1,
+    });
+    let texts = json!({
+        "type": "array",
+        "items": {"anyOf": [text, tokens]},
+        "minItems": 1,
+        "maxItems": most,
+    });
+    json_schema!({"anyOf": [text, texts, tokens]})
 }
 
 /// Reads a string, strings, token ids (one text), or lists of token ids; at most `most` texts, each passing `check`.

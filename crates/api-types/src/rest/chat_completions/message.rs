@@ -8,6 +8,7 @@ use super::super::json::{At, Object, filled, list, string, word};
 use super::super::{Dialect, data_url};
 use super::tool::{self, FunctionCall, FunctionKind, ToolCall};
 use crate::Fault;
+use schemars::JsonSchema;
 use serde_json::Value;
 
 /// One message.
@@ -64,7 +65,8 @@ pub enum ContentPart {
 }
 
 /// How closely to look at an image.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum ImageDetail {
     /// The model decides.
     #[default]
@@ -88,7 +90,8 @@ impl ImageDetail {
 }
 
 /// Format of a sound file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum AudioFormat {
     /// `wav`
     Wav,

@@ -7,10 +7,11 @@ use super::super::content_filter::{
     ContentFilterOffsets, ContentFilterResults, PromptFilterResult,
 };
 use super::tool::{FunctionCall, ToolCall, ToolCallDelta};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A whole answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletions {
     /// Opaque.
     pub id: String,
@@ -34,7 +35,7 @@ pub struct ChatCompletions {
 }
 
 /// The `object` of a whole answer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ChatCompletionsObject {
     /// `chat.completion`
     #[default]
@@ -43,7 +44,7 @@ pub enum ChatCompletionsObject {
 }
 
 /// One answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatChoice {
     /// From 0.
     pub index: u32,
@@ -60,7 +61,7 @@ pub struct ChatChoice {
 }
 
 /// What was said.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatResponseMessage {
     /// Always `assistant`.
     #[serde(default)]
@@ -83,7 +84,7 @@ pub struct ChatResponseMessage {
 }
 
 /// The role of everything that is answered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum AssistantRole {
     /// `assistant`
     #[default]
@@ -92,7 +93,7 @@ pub enum AssistantRole {
 }
 
 /// Why an answer ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// The end, or a stop string.
@@ -108,7 +109,7 @@ pub enum FinishReason {
 }
 
 /// Tokens spent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CompletionsUsage {
     /// Of the prompt, template included.
     pub prompt_tokens: u32,
@@ -139,7 +140,7 @@ impl CompletionsUsage {
 }
 
 /// Parts of `completion_tokens`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CompletionTokensDetails {
     /// Spent on reasoning.
@@ -149,7 +150,7 @@ pub struct CompletionTokensDetails {
 }
 
 /// Parts of `prompt_tokens`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PromptTokensDetails {
     /// Served from a cache.
@@ -159,7 +160,7 @@ pub struct PromptTokensDetails {
 }
 
 /// Log probabilities of an answer's tokens.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChoiceLogprobs {
     /// One per token.
     #[serde(default)]
@@ -170,7 +171,7 @@ pub struct ChoiceLogprobs {
 }
 
 /// A token and how probable it was.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TokenLogprob {
     /// As text, lossy where it is a part of a character.
     pub token: String,
@@ -185,7 +186,7 @@ pub struct TokenLogprob {
 }
 
 /// A token that could have stood there.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TopLogprob {
     /// As text, lossy where it is a part of a character.
     pub token: String,
@@ -197,7 +198,7 @@ pub struct TopLogprob {
 }
 
 /// One chunk of a streamed answer. `id`, `created` and `model` are the same in every chunk of one answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatCompletionsUpdate {
     /// Opaque.
     pub id: String,
@@ -222,7 +223,7 @@ pub struct ChatCompletionsUpdate {
 }
 
 /// The `object` of a chunk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ChatCompletionsUpdateObject {
     /// `chat.completion.chunk`
     #[default]
@@ -234,7 +235,7 @@ pub enum ChatCompletionsUpdateObject {
 }
 
 /// One choice of a chunk.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatUpdateChoice {
     /// From 0.
     pub index: u32,
@@ -254,7 +255,7 @@ pub struct ChatUpdateChoice {
 }
 
 /// What is new. Every field is left out rather than null.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ChatDelta {
     /// First chunk only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -2,11 +2,12 @@
 
 use super::super::json::{At, Object, any_object, boolean, list, shorten, string, word};
 use crate::Fault;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Tools one request may offer.
-const MOST_TOOLS: usize = 128;
+pub(super) const MOST_TOOLS: usize = 128;
 /// Characters of a function's or schema's name.
 const LONGEST_NAME: usize = 64;
 
@@ -69,7 +70,7 @@ impl ResponseFormat {
 }
 
 /// A call of a tool.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCall {
     /// Identifies the call in the conversation.
     pub id: String,
@@ -81,7 +82,7 @@ pub struct ToolCall {
 }
 
 /// What is called.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionCall {
     /// The function.
     pub name: String,
@@ -90,7 +91,7 @@ pub struct FunctionCall {
 }
 
 /// The `type` of a tool.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum FunctionKind {
     /// `function`
     #[default]
@@ -99,7 +100,7 @@ pub enum FunctionKind {
 }
 
 /// A step of a streamed call. `id`, `type` and `function.name` come with the first step of a call only.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ToolCallDelta {
     /// Which call of the choice, from 0; never left out, or LangChain loses the call.
     pub index: u32,
@@ -114,7 +115,7 @@ pub struct ToolCallDelta {
 }
 
 /// A step of what is called.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FunctionCallDelta {
     /// First step only.
     #[serde(default, skip_serializing_if = "Option::is_none")]

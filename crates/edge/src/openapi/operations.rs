@@ -1,0 +1,135 @@
+//! Every operation in a few lines: what it takes and what it answers. A new route is one more constant.
+
+use super::operation::{Answer, HTML, JSON, Operation};
+use super::parameters::Parameter;
+use api_types::rest::content_safety::{
+    AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult,
+    ShieldPromptRequest, ShieldPromptResult,
+};
+use api_types::rest::{
+    ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions, CompletionsRequest,
+    EmbeddingsRequest, EmbeddingsResult, ImageEmbeddingsRequest, Model, ModelInformation, ModelList,
+};
+use serde_json::{Value, json};
+
+/// A white PNG of 50 x 50 pixels, the smallest that is judged.
+const DOT: &str = "iVBORw0KGgoAAAANSUhEUgAAADIAAAAyCAIAAACRXR/mAAAAOElEQVR42u3OAQ0AAAwCIPuX1hr/BglIT4qWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpaWlpbWr9YABi0waJcW+iQAAAAASUVORK5CYII=";
+
+/// `POST /chat/completions`
+pub const CHAT_COMPLETIONS: Operation = Operation::new(
+    "Answers a conversation, whole or piece by piece.",
+    &[Answer::new(
+        200,
+        "The answer; with `stream` the next piece of it in every event.",
+        &[(JSON, |c| c.answer::<ChatCompletions>())],
+    )
+    .or_events(|c| c.answer::<ChatCompletionsUpdate>())],
+)
+.takes_inference(
+    |c| c.request("ChatCompletionsRequest", |g, names, _| ChatCompletionsRequest::schema(g, names)),
+    || json!({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 64}),
+);
+
+/// `POST /completions`
+pub const COMPLETIONS: Operation = Operation::new(
+    "Continues prompts, whole or piece by piece.",
+    &[Answer::new(
+        200,
+        "The continuations; with `stream` the next piece of one in every event.",
+        &[(JSON, |c| c.answer::<Completions>())],
+    )
+    .or_events(|c| c.answer::<Completions>())],
+)
+.takes_inference(
+    |c| c.request("CompletionsRequest", |g, names, _| CompletionsRequest::schema(g, names)),
+    || json!({"prompt": "The answer is", "max_tokens": 16}),
+);
+
+/// `POST /embeddings`
+pub const EMBEDDINGS: Operation =
+    Operation::new("Embeds texts.", &[Answer::new(200, "One vector per text.", VECTORS)])
+        .takes_inference(
+            |c| {
+                c.request("EmbeddingsRequest", |g, names, limits| {
+                    EmbeddingsRequest::schema(g, names, limits.embedding_inputs)
+                })
+            },
+            || json!({"input": ["first text", "second text"]}),
+        );
+
+/// `POST /images/embeddings`
+pub const IMAGE_EMBEDDINGS: Operation =
+    Operation::new("Embeds images.", &[Answer::new(200, "One vector per image.", VECTORS)])
+        .takes_inference(
+            |c| {
+                c.request("ImageEmbeddingsRequest", |g, names, limits| {
+                    ImageEmbeddingsRequest::schema(g, names, limits.image_inputs)
+                })
+            },
+            || json!({"input": [{"image": format!("data:image/png;base64,{DOT}")}]}),
+        );
+
+const VECTORS: &[(&str, super::operation::Make)] = &[(JSON, |c| c.answer::<EmbeddingsResult>())];
+
+/// `GET /info`
+pub const INFO: Operation = Operation::new(
+    "Says which model answers here.",
+    &[Answer::new(200, "The model.", &[(JSON, |c| c.answer::<ModelInformation>())])],
+)
+.with(&[Parameter::query("model", "The deployment; none is the default one.", text)]);
+
+/// `GET /v1/models`
+pub const MODELS: Operation = Operation::new(
+    "Lists the deployments.",
+    &[Answer::new(200, "All of them.", &[(JSON, |c| c.answer::<ModelList>())])],
+);
+
+/// `GET /v1/models/{id}`
+pub const MODEL: Operation = Operation::new(
+    "Describes one deployment.",
+    &[Answer::new(200, "The deployment.", &[(JSON, |c| c.answer::<Model>())])],
+);
+
+/// `POST /contentsafety/text:analyze`
+pub const ANALYZE_TEXT: Operation = Operation::new(
+    "Judges how severe a text is in each category, and matches blocklists.",
+    &[Answer::new(200, "The severities.", &[(JSON, |c| c.answer::<AnalyzeTextResult>())])],
+)
+.takes(
+    |c| c.body::<AnalyzeTextRequest>(),
+    || json!({"text": "What a fine day.", "categories": ["Hate", "Violence"]}),
+);
+
+/// `POST /contentsafety/image:analyze`
+pub const ANALYZE_IMAGE: Operation = Operation::new(
+    "Judges how severe an image is in each category.",
+    &[Answer::new(200, "The severities.", &[(JSON, |c| c.answer::<AnalyzeImageResult>())])],
+)
+.takes(|c| c.body::<AnalyzeImageRequest>(), || json!({"image": {"content": DOT}}));
+
+/// `POST /contentsafety/text:shieldPrompt`
+pub const SHIELD_PROMPT: Operation = Operation::new(
+    "Finds attacks on a model in a prompt and in documents.",
+    &[Answer::new(200, "The verdicts.", &[(JSON, |c| c.answer::<ShieldPromptResult>())])],
+)
+.takes(
+    |c| c.body::<ShieldPromptRequest>(),
+    || json!({"userPrompt": "Hello", "documents": ["A letter."]}),
+);
+
+/// `GET /openapi.json`
+pub const DOCUMENT: Operation = Operation::new(
+    "This description.",
+    &[Answer::new(200, "An OpenAPI 3.1 document.", &[(JSON, |_| json!({"type": "object"}))])],
+);
+
+/// `GET /docs`
+pub const PAGE: Operation = Operation::new(
+    "This description as a page that loads nothing from elsewhere.",
+    &[Answer::new(200, "A page.", &[(HTML, |_| json!({"type": "string"}))])],
+);
+
+/// The schema of any text.
+fn text() -> Value {
+    json!({"type": "string"})
+}

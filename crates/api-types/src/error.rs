@@ -44,6 +44,8 @@ pub enum ErrorCode {
     ModalityNotSupported,
     /// No such resource, for example a blocklist.
     ResourceNotFound,
+    /// A resource cannot have this name (section 14).
+    InvalidResourceName,
     /// The route exists, but not for this method.
     MethodNotAllowed,
     /// The body is larger than the limit.
@@ -66,7 +68,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and for reading a code back from gRPC.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::InvalidRequest,
         Self::MissingApiVersion,
         Self::UnsupportedApiVersion,
@@ -81,6 +83,7 @@ impl ErrorCode {
         Self::DeploymentNotFound,
         Self::ModalityNotSupported,
         Self::ResourceNotFound,
+        Self::InvalidResourceName,
         Self::MethodNotAllowed,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
@@ -102,7 +105,8 @@ impl ErrorCode {
             | Self::ExtraParameters
             | Self::NoModelName
             | Self::ContextLengthExceeded
-            | Self::ContentFiltered => 400,
+            | Self::ContentFiltered
+            | Self::InvalidResourceName => 400,
             Self::Unauthorized => 401,
             Self::PermissionDenied => 403,
             Self::NotFound
@@ -131,6 +135,7 @@ impl ErrorCode {
             | Self::UnsupportedApiVersion
             | Self::ExtraParameters
             | Self::NoModelName
+            | Self::InvalidResourceName
             | Self::UnsupportedMediaType
             | Self::ParameterNotSupported => tonic::Code::InvalidArgument,
             Self::ContextLengthExceeded | Self::PayloadTooLarge => tonic::Code::OutOfRange,
@@ -166,6 +171,7 @@ impl ErrorCode {
             Self::DeploymentNotFound => "DeploymentNotFound",
             Self::ModalityNotSupported => "modality_not_supported",
             Self::ResourceNotFound => "ResourceNotFound",
+            Self::InvalidResourceName => "InvalidResourceName",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::PayloadTooLarge => "RequestEntityTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
@@ -197,6 +203,7 @@ impl ErrorCode {
             | Self::DeploymentNotFound
             | Self::ModalityNotSupported
             | Self::ResourceNotFound
+            | Self::InvalidResourceName
             | Self::MethodNotAllowed
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
@@ -396,6 +403,7 @@ fn foreign_message(status: &tonic::Status) -> String {
         | ErrorCode::DeploymentNotFound
         | ErrorCode::ModalityNotSupported
         | ErrorCode::ResourceNotFound
+        | ErrorCode::InvalidResourceName
         | ErrorCode::MethodNotAllowed
         | ErrorCode::PayloadTooLarge
         | ErrorCode::UnsupportedMediaType

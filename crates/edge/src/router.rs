@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::auth::{self, Keys};
 use crate::routes::{
     chat_completions, completions, content_safety, embeddings, image_embeddings, info, models,
+    text_blocklists,
 };
 use crate::{error, layers};
 use axum::Router;
@@ -37,7 +38,21 @@ pub fn build(app: App, keys: Keys, tasks: Tasks) -> Router {
     let content_safety = Router::new()
         .route("/text:analyze", post(content_safety::analyze_text))
         .route("/image:analyze", post(content_safety::analyze_image))
-        .route("/text:shieldPrompt", post(content_safety::shield_prompt));
+        .route("/text:shieldPrompt", post(content_safety::shield_prompt))
+        .route("/text:detectProtectedMaterial", post(content_safety::detect_protected_text))
+        .route("/text:detectProtectedMaterialForCode", post(content_safety::detect_protected_code))
+        .route("/text/blocklists", get(text_blocklists::list))
+        .route(
+            "/text/blocklists/{name}",
+            get(text_blocklists::get)
+                .patch(text_blocklists::patch)
+                .delete(text_blocklists::delete)
+                // `{name}:addOrUpdateBlocklistItems` and `{name}:removeBlocklistItems` are one segment too.
+                .post(text_blocklists::act)
+                .fallback(text_blocklists::wrong_method),
+        )
+        .route("/text/blocklists/{name}/blocklistItems", get(text_blocklists::items))
+        .route("/text/blocklists/{name}/blocklistItems/{id}", get(text_blocklists::item));
     Router::new()
         .merge(inference.clone())
         .nest("/models", inference.clone())

@@ -5,6 +5,7 @@ mod chat;
 mod content_filter;
 mod fakes;
 mod other_routes;
+mod text_blocklists;
 mod wire;
 
 use super::*;

@@ -10,4 +10,5 @@ mod limits;
 mod properties;
 mod shutdown;
 mod state;
+mod text_blocklists;
 mod vectors;

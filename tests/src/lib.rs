@@ -32,7 +32,10 @@ const OPTIONS: [(&str, &str); 8] = [
         "[{name='strict-talk',service='chat',model='talk',policy='kitchen'},\
           {name='free-talk',service='chat',model='talk',policy=''}]",
     ),
-    ("CONTENT_SAFETY__BLOCKLISTS", "[{name='kitchen',items=[{id='tomato',text='tomatoes'}]}]"),
+    (
+        "CONTENT_SAFETY__BLOCKLISTS__LISTS",
+        "[{name='kitchen',items=[{id='tomato',text='tomatoes'}]}]",
+    ),
     (
         "CONTENT_SAFETY__POLICIES__KITCHEN",
         "{prompt={hate='off',self_harm='off',sexual='off',violence='off'},\

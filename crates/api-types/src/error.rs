@@ -45,6 +45,8 @@ pub enum ErrorCode {
     ModalityNotSupported,
     /// No such resource, for example a blocklist.
     ResourceNotFound,
+    /// A resource cannot have this name (section 14).
+    InvalidResourceName,
     /// The route exists, but not for this method.
     MethodNotAllowed,
     /// The body is larger than the limit.
@@ -69,7 +71,7 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// All codes, for tests and for reading a code back from gRPC.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidRequest,
         Self::MissingApiVersion,
         Self::UnsupportedApiVersion,
@@ -84,6 +86,7 @@ impl ErrorCode {
         Self::DeploymentNotFound,
         Self::ModalityNotSupported,
         Self::ResourceNotFound,
+        Self::InvalidResourceName,
         Self::MethodNotAllowed,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
@@ -106,7 +109,8 @@ impl ErrorCode {
             | Self::ExtraParameters
             | Self::NoModelName
             | Self::ContextLengthExceeded
-            | Self::ContentFiltered => 400,
+            | Self::ContentFiltered
+            | Self::InvalidResourceName => 400,
             Self::Unauthorized => 401,
             Self::PermissionDenied => 403,
             Self::NotFound
@@ -135,6 +139,7 @@ impl ErrorCode {
             | Self::UnsupportedApiVersion
             | Self::ExtraParameters
             | Self::NoModelName
+            | Self::InvalidResourceName
             | Self::UnsupportedMediaType
             | Self::ParameterNotSupported
             | Self::ParameterRefused => tonic::Code::InvalidArgument,
@@ -171,6 +176,7 @@ impl ErrorCode {
             Self::DeploymentNotFound => "DeploymentNotFound",
             Self::ModalityNotSupported => "modality_not_supported",
             Self::ResourceNotFound => "ResourceNotFound",
+            Self::InvalidResourceName => "InvalidResourceName",
             Self::MethodNotAllowed => "MethodNotAllowed",
             Self::PayloadTooLarge => "RequestEntityTooLarge",
             Self::UnsupportedMediaType => "UnsupportedMediaType",
@@ -202,6 +208,7 @@ impl ErrorCode {
             | Self::DeploymentNotFound
             | Self::ModalityNotSupported
             | Self::ResourceNotFound
+            | Self::InvalidResourceName
             | Self::MethodNotAllowed
             | Self::PayloadTooLarge
             | Self::UnsupportedMediaType
@@ -408,6 +415,7 @@ fn foreign_message(status: &tonic::Status) -> String {
         | ErrorCode::DeploymentNotFound
         | ErrorCode::ModalityNotSupported
         | ErrorCode::ResourceNotFound
+        | ErrorCode::InvalidResourceName
         | ErrorCode::MethodNotAllowed
         | ErrorCode::PayloadTooLarge
         | ErrorCode::UnsupportedMediaType

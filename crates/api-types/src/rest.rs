@@ -15,6 +15,7 @@ pub mod image_embeddings;
 pub mod info;
 pub mod models;
 pub mod sampling;
+pub mod text_blocklists;
 pub mod text_input;
 
 mod json;

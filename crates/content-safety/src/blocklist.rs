@@ -1,26 +1,36 @@
-//! Words and patterns that an operator does not want to see.
+//! Words and patterns that an operator or a caller does not want to see: one list of them, ready to be looked for.
 //!
-//! Separate and pure: lists are compiled once at start, and matching takes time linear in the text whatever the items are.
-//! Invariant: every id in a list names exactly one item.
+//! Separate and pure: a list is compiled once, and matching takes time linear in the text whatever the items are. Those of the
+//! configuration and those that callers manage (`store`) are the same here. Invariant: every id names exactly one item.
+
+pub mod lists;
+mod matcher;
+
+mod directory;
+pub mod store;
 
 use crate::error::SafetyError;
-use crate::normalise::fold;
-use aho_corasick::{AhoCorasick, MatchKind};
-use regex::{Regex, RegexBuilder};
+use matcher::Matcher;
+pub(crate) use matcher::is_word;
 use serde::Deserialize;
-use std::collections::{BTreeMap, BTreeSet};
+use sha2::{Digest as _, Sha256};
+use std::collections::BTreeSet;
+use uuid::Builder;
 
-/// Most lists of a service.
+/// Most lists of a configuration.
 pub const MOST_LISTS: usize = 100;
-/// Most items of a list.
+/// Most items of a configured list.
 pub const MOST_ITEMS: usize = 10_000;
 /// Longest text of an item, in characters (contract, section 14).
 pub const LONGEST_TEXT: usize = 128;
-/// Longest regular expression, in characters.
+/// Longest regular expression of a configured list, in characters.
 pub const LONGEST_REGEX: usize = 1024;
+/// Longest description of a list or an item, in characters (contract, section 14).
+pub const LONGEST_DESCRIPTION: usize = 1024;
 /// Longest name of a list (contract, section 14).
 const LONGEST_NAME: usize = 64;
-/// Memory of one compiled regular expression, in bytes: enough for any sensible one, and a repetition bomb is refused.
+/// Memory of one compiled regular expression of an operator, in bytes: enough for any sensible one, and a repetition bomb is
+/// refused.
 const REGEX_BYTES: usize = 1 << 20;
 
 /// A list as configured.
@@ -33,7 +43,7 @@ pub struct ListConfig {
     pub items: Vec<ItemConfig>,
 }
 
-/// An item as configured: `text` or `regex`, exactly one.
+/// An item as configured: `text`, `substring` or `regex`, exactly one.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ItemConfig {
@@ -41,8 +51,34 @@ pub struct ItemConfig {
     pub id: String,
     /// Words, found anywhere between word boundaries, whatever their case.
     pub text: String,
+    /// Characters, found anywhere, within words too, whatever their case.
+    pub substring: String,
     /// A regular expression in the syntax of the `regex` crate, whatever the case.
     pub regex: String,
+}
+
+/// How an item is looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Between word boundaries.
+    Words,
+    /// Anywhere.
+    Substring,
+    /// As a regular expression.
+    Regex,
+}
+
+/// An item of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Unique in its list.
+    pub id: String,
+    /// What is looked for.
+    pub text: String,
+    /// How.
+    pub kind: Kind,
+    /// For people.
+    pub description: Option<String>,
 }
 
 /// An item that was found.
@@ -56,174 +92,179 @@ pub struct Hit {
     pub text: String,
 }
 
-/// All lists, by name.
-#[derive(Debug, Default)]
-pub struct Blocklists {
-    lists: BTreeMap<String, List>,
-}
-
+/// A list that texts can be compared with.
 #[derive(Debug)]
-struct List {
-    words: AhoCorasick,
-    /// Items of the patterns of `words`, in their order.
-    word_items: Vec<Item>,
-    regexes: Vec<(Regex, Item)>,
+pub struct Blocklist {
+    /// 1 to 64 of letters, digits and `._~-`.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// In the order in which they were added.
+    pub items: Vec<Item>,
+    /// Whether callers may change it; a list of the configuration is the operator's alone.
+    pub managed: bool,
+    matcher: Matcher,
 }
 
-#[derive(Debug, Clone)]
-struct Item {
-    id: String,
-    text: String,
-}
-
-impl Blocklists {
-    /// Compiles `configs`.
+impl Blocklist {
+    /// Compiles a list of the configuration.
     ///
     /// # Errors
-    /// When a name, id, text or regular expression cannot be used; the message names the option.
-    pub fn build(configs: &[ListConfig]) -> Result<Self, SafetyError> {
-        if configs.len() > MOST_LISTS {
-            return Err(wrong("", format!("at most {MOST_LISTS} lists are possible")));
-        }
-        let mut lists = BTreeMap::new();
-        for config in configs {
-            check_name(&config.name)?;
-            let list = List::build(config)?;
-            if lists.insert(config.name.clone(), list).is_some() {
-                return Err(wrong(&config.name, "there is another list of this name".to_owned()));
-            }
-        }
-        Ok(Self { lists })
-    }
-
-    /// Whether there is a list `name`.
-    #[must_use]
-    pub fn has(&self, name: &str) -> bool {
-        self.lists.contains_key(name)
-    }
-
-    /// Every item of the lists `names` that `text` holds, each once.
-    ///
-    /// # Errors
-    /// `UnknownBlocklist` for the first name that is not there.
-    pub fn find(&self, names: &[String], text: &str) -> Result<BTreeSet<Hit>, SafetyError> {
-        let mut hits = BTreeSet::new();
-        if names.is_empty() {
-            return Ok(hits);
-        }
-        let folded = fold(text);
-        for name in names {
-            let Some(list) = self.lists.get(name) else {
-                let known = self.lists.keys().cloned().collect();
-                return Err(SafetyError::UnknownBlocklist { name: name.clone(), known });
-            };
-            hits.extend(list.find(text, &folded).map(|item| Hit {
-                list: name.clone(),
-                id: item.id.clone(),
-                text: item.text.clone(),
-            }));
-        }
-        Ok(hits)
-    }
-}
-
-impl List {
-    fn build(config: &ListConfig) -> Result<Self, SafetyError> {
+    /// When its name, an id, a text or a regular expression cannot be used; the message names the item.
+    pub fn configured(config: &ListConfig) -> Result<Self, SafetyError> {
         let name = &config.name;
+        if !is_name(name) {
+            return Err(wrong(name, name_rule()));
+        }
         if config.items.len() > MOST_ITEMS {
             return Err(wrong(name, format!("at most {MOST_ITEMS} items are possible")));
         }
         let mut ids = BTreeSet::new();
-        let (mut patterns, mut word_items, mut regexes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut items = Vec::with_capacity(config.items.len());
         for (place, item) in (1..).zip(&config.items) {
             let id = if item.id.is_empty() { format!("{place}") } else { item.id.clone() };
-            if !ids.insert(id.clone()) {
-                return Err(wrong(name, format!("the id `{id}` is used twice")));
+            let item = configured(id, item).map_err(|reason| wrong(name, reason))?;
+            if !ids.insert(item.id.clone()) {
+                return Err(wrong(name, format!("the id `{}` is used twice", item.id)));
             }
-            match (item.text.trim(), item.regex.as_str()) {
-                ("", "") => {
-                    return Err(wrong(name, format!("item `{id}` needs `text` or `regex`")));
-                }
-                (text, "") => {
-                    check_length(name, &id, text, LONGEST_TEXT)?;
-                    patterns.push(fold(text));
-                    word_items.push(Item { id, text: text.to_owned() });
-                }
-                ("", regex) => {
-                    check_length(name, &id, regex, LONGEST_REGEX)?;
-                    regexes.push((compile(name, &id, regex)?, Item { id, text: regex.to_owned() }));
-                }
-                (_, _) => {
-                    return Err(wrong(name, format!("item `{id}` has both `text` and `regex`")));
-                }
-            }
+            items.push(item);
         }
-        let words = AhoCorasick::builder()
-            .match_kind(MatchKind::Standard)
-            .build(&patterns)
-            .map_err(|error| wrong(name, error.to_string()))?;
-        Ok(Self { words, word_items, regexes })
+        let matcher = Matcher::build(&items, REGEX_BYTES).map_err(|reason| wrong(name, reason))?;
+        Ok(Self { name: name.clone(), description: None, items, managed: false, matcher })
     }
 
-    fn find<'a>(&'a self, text: &'a str, folded: &'a str) -> impl Iterator<Item = &'a Item> {
-        let words = self
-            .words
-            .find_overlapping_iter(folded)
-            .filter(|m| stands_alone(folded, m.start(), m.end()))
-            .filter_map(|m| self.word_items.get(m.pattern().as_usize()));
-        let regexes = self.regexes.iter().filter(|(r, _)| r.is_match(text) || r.is_match(folded));
-        words.chain(regexes.map(|(_, item)| item))
+    /// Compiles a list that callers manage; its ids are made here.
+    ///
+    /// # Errors
+    /// What is wrong with which item, for a sentence that says whose items they are.
+    fn managed(
+        name: &str,
+        description: Option<String>,
+        items: Vec<NewItem>,
+    ) -> Result<Self, String> {
+        let mut ids = BTreeSet::new();
+        let mut named = Vec::with_capacity(items.len());
+        for (place, item) in (1..).zip(items) {
+            item.check().map_err(|reason| format!("item {place} {reason}"))?;
+            let item = item.named(name);
+            if !ids.insert(item.id.clone()) {
+                return Err(format!("item {place} is there twice"));
+            }
+            named.push(item);
+        }
+        Self::of_items(name, description, named)
+    }
+
+    /// Compiles a list of items that were checked before.
+    fn of_items(name: &str, description: Option<String>, items: Vec<Item>) -> Result<Self, String> {
+        let matcher = Matcher::build(&items, matcher::MANAGED_REGEX_BYTES)?;
+        Ok(Self { name: name.to_owned(), description, items, managed: true, matcher })
+    }
+
+    /// The item `id`.
+    #[must_use]
+    pub fn item(&self, id: &str) -> Option<&Item> {
+        self.items.iter().find(|item| item.id == id)
+    }
+
+    /// How many of the items are regular expressions: each costs a pass over the text.
+    #[must_use]
+    pub fn regexes(&self) -> usize {
+        self.matcher.regexes()
+    }
+
+    /// Every item that `text` holds, each once; `folded` is the text as [`crate::normalise::fold`] makes it.
+    fn find(&self, text: &str, folded: &str) -> impl Iterator<Item = Hit> {
+        let found = self.matcher.find(text, folded);
+        found.into_iter().filter_map(|at| self.items.get(at)).map(|item| Hit {
+            list: self.name.clone(),
+            id: item.id.clone(),
+            text: item.text.clone(),
+        })
     }
 }
 
-/// Whether what lies between the bytes `start` and `end` is not a part of longer words.
-fn stands_alone(text: &str, start: usize, end: usize) -> bool {
-    let (Some(head), Some(found), Some(tail)) =
-        (text.get(..start), text.get(start..end), text.get(end..))
-    else {
-        return false;
-    };
-    let joined = |a: Option<char>, b: Option<char>| match (a, b) {
-        (Some(a), Some(b)) => is_word(a) && is_word(b),
-        (Some(_) | None, None) | (None, Some(_)) => false,
-    };
-    !joined(head.chars().next_back(), found.chars().next())
-        && !joined(found.chars().next_back(), tail.chars().next())
+/// An item that a caller adds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewItem {
+    /// What to look for.
+    pub text: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Whether `text` is a regular expression; else it is words.
+    pub is_regex: bool,
 }
 
-/// Part of a word in a script that puts spaces between words; Thai, Lao, Khmer, kana and Han do not.
-fn is_word(c: char) -> bool {
-    let unspaced = matches!(
-        c,
-        '\u{e00}'..='\u{eff}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
-            | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}'
-    );
-    !unspaced && (c.is_alphanumeric() || c == '_')
+impl NewItem {
+    const fn kind(&self) -> Kind {
+        if self.is_regex { Kind::Regex } else { Kind::Words }
+    }
+
+    /// Whether a list could hold it; the reason follows the item's name in a sentence.
+    fn check(&self) -> Result<(), String> {
+        check_length(&self.text, LONGEST_TEXT)?;
+        if self.description.as_ref().is_some_and(|d| d.chars().count() > LONGEST_DESCRIPTION) {
+            return Err(format!("has a description of more than {LONGEST_DESCRIPTION} characters"));
+        }
+        matcher::check(self.kind(), &self.text, matcher::MANAGED_REGEX_BYTES)
+    }
+
+    /// The item in the list `list`. Its id is made of what it is, so that adding it again names the same one, on any replica.
+    fn named(self, list: &str) -> Item {
+        let kind = self.kind();
+        let regex = [u8::from(self.is_regex)];
+        // The lengths keep one part from running into the next.
+        let mut hash = Sha256::new();
+        for part in [list.as_bytes(), &regex, self.text.as_bytes()] {
+            hash.update(part.len().to_le_bytes());
+            hash.update(part);
+        }
+        let mut bytes = [0; 16];
+        bytes.iter_mut().zip(hash.finalize()).for_each(|(to, from)| *to = from);
+        let id = Builder::from_custom_bytes(bytes).into_uuid().to_string();
+        Item { id, text: self.text, kind, description: self.description }
+    }
 }
 
-fn compile(list: &str, id: &str, regex: &str) -> Result<Regex, SafetyError> {
-    RegexBuilder::new(regex)
-        .case_insensitive(true)
-        .size_limit(REGEX_BYTES)
-        .dfa_size_limit(REGEX_BYTES)
-        .build()
-        .map_err(|error| wrong(list, format!("item `{id}`: {error}")))
+fn configured(id: String, item: &ItemConfig) -> Result<Item, String> {
+    let (kind, text, longest) =
+        match (item.text.trim(), item.substring.as_str(), item.regex.as_str()) {
+            ("", "", "") => {
+                return Err(format!("item `{id}` needs `text`, `substring` or `regex`"));
+            }
+            (text, "", "") => (Kind::Words, text, LONGEST_TEXT),
+            ("", text, "") => (Kind::Substring, text, LONGEST_TEXT),
+            ("", "", text) => (Kind::Regex, text, LONGEST_REGEX),
+            (_, _, _) => {
+                let expected = "exactly one of `text`, `substring` and `regex`";
+                return Err(format!("item `{id}` must have {expected}"));
+            }
+        };
+    check_length(text, longest)
+        .and_then(|()| matcher::check(kind, text, REGEX_BYTES))
+        .map_err(|reason| format!("item `{id}` {reason}"))?;
+    Ok(Item { id, text: text.to_owned(), kind, description: None })
 }
 
-fn check_name(name: &str) -> Result<(), SafetyError> {
+fn check_length(text: &str, most: usize) -> Result<(), String> {
+    let length = text.chars().count();
+    if length > most {
+        return Err(format!("has {length} characters; the limit is {most}"));
+    }
+    Ok(())
+}
+
+/// Whether a list can be called `name` (contract, section 14).
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     let good = |c: char| c.is_ascii_alphanumeric() || "._~-".contains(c);
-    if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(good) {
-        let expected = format!("a name has 1 to {LONGEST_NAME} letters, digits or `._~-`");
-        return Err(wrong(name, expected));
-    }
-    Ok(())
+    !name.is_empty() && name.len() <= LONGEST_NAME && name.chars().all(good)
 }
 
-fn check_length(list: &str, id: &str, text: &str, most: usize) -> Result<(), SafetyError> {
-    if text.chars().count() > most {
-        return Err(wrong(list, format!("item `{id}` is longer than {most} characters")));
-    }
-    Ok(())
+/// The rule of `is_name` in words.
+#[must_use]
+pub fn name_rule() -> String {
+    format!("a name has 1 to {LONGEST_NAME} letters, digits or `._~-`")
 }
 
 fn wrong(list: &str, reason: String) -> SafetyError {
@@ -231,72 +272,4 @@ fn wrong(list: &str, reason: String) -> SafetyError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn item(id: &str, text: &str, regex: &str) -> ItemConfig {
-        ItemConfig { id: id.into(), text: text.into(), regex: regex.into() }
-    }
-
-    fn lists(items: Vec<ItemConfig>) -> Result<Blocklists, SafetyError> {
-        Blocklists::build(&[ListConfig { name: "words".into(), items }])
-    }
-
-    fn ids(lists: &Blocklists, text: &str) -> Vec<String> {
-        let hits = lists.find(&["words".to_owned()], text).unwrap();
-        hits.into_iter().map(|hit| hit.id).collect()
-    }
-
-    #[test]
-    fn words_are_found_whole_whatever_their_case() {
-        let lists = lists(vec![item("", "Acme", ""), item("long", "acme rocket", "")]).unwrap();
-        assert_eq!(ids(&lists, "an ACME-Rocket"), ["1"]);
-        assert_eq!(ids(&lists, "the acme rocket."), ["1", "long"]);
-        assert_eq!(ids(&lists, "acmeology, Pacme"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn look_alikes_and_invisible_characters_do_not_hide_a_word() {
-        let lists = lists(vec![item("", "acme", "")]).unwrap();
-        assert_eq!(ids(&lists, "a\u{441}m\u{200b}e"), ["1"]);
-    }
-
-    #[test]
-    fn scripts_without_spaces_need_no_boundary() {
-        let lists = lists(vec![item("", "禁止", "")]).unwrap();
-        assert_eq!(ids(&lists, "これは禁止です"), ["1"]);
-    }
-
-    #[test]
-    fn regular_expressions_match_and_are_bounded() {
-        let list = lists(vec![item("ssn", "", r"\b\d{3}-\d{2}-\d{4}\b")]).unwrap();
-        assert_eq!(ids(&list, "it is 123-45-6789"), ["ssn"]);
-        let bomb = lists(vec![item("", "", r"(\w{1000}){1000}")]).unwrap_err().to_string();
-        assert!(bomb.contains("`words`") && bomb.contains("item `1`"), "{bomb}");
-    }
-
-    #[test]
-    fn an_item_is_a_text_or_a_regex_and_its_id_is_its_own() {
-        assert!(lists(vec![item("", "", "")]).is_err());
-        assert!(lists(vec![item("", "a", "b")]).is_err());
-        assert!(lists(vec![item("x", "a", ""), item("x", "b", "")]).is_err());
-        assert!(lists(vec![item("", &"x".repeat(LONGEST_TEXT + 1), "")]).is_err());
-    }
-
-    #[test]
-    fn an_unknown_list_is_named_with_those_that_are_known() {
-        let lists = lists(Vec::new()).unwrap();
-        let error = lists.find(&["nope".to_owned()], "x").unwrap_err().to_string();
-        assert!(error.contains("`nope`") && error.contains("`words`"), "{error}");
-    }
-
-    #[test]
-    fn names_are_those_of_the_contract() {
-        let build =
-            |name: &str| Blocklists::build(&[ListConfig { name: name.into(), items: Vec::new() }]);
-        assert!(build("a.B_9~-").is_ok());
-        assert!(build("").is_err());
-        assert!(build("with space").is_err());
-        assert!(build(&"x".repeat(65)).is_err());
-    }
-}
+mod tests;

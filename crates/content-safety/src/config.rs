@@ -2,9 +2,11 @@
 //!
 //! Separate so that an option is found in two places only: its documentation there, its type here. Nothing here touches files.
 
-use crate::blocklist::{Blocklists, ListConfig};
+use crate::blocklist::lists::Lists;
+use crate::blocklist::store;
+use crate::blocklist::{ListConfig, is_name, name_rule};
 use crate::picture::PictureLimits;
-use crate::policy::{DEFAULT, Mode, Policy};
+use crate::policy::{DEFAULT, ListUse, Mode, Policy};
 use crate::screen::ScreenLimits;
 use chassis::{Configured, Problems, ServiceConfig};
 use model_store::StoreConfig;
@@ -20,7 +22,9 @@ pub struct Config {
     /// Findings that are remembered.
     pub cache_entries: usize,
     /// Words and patterns.
-    pub blocklists: Vec<ListConfig>,
+    pub blocklists: BlocklistsConfig,
+    /// Texts and code that are somebody's.
+    pub protected: ProtectedConfig,
     /// What is tolerated, by name.
     pub policies: BTreeMap<String, Policy>,
     /// The part that every service has.
@@ -33,6 +37,50 @@ pub struct Config {
     pub batch: BatchConfig,
     /// Where models are kept and fetched from.
     pub models: StoreConfig,
+}
+
+/// The table `content_safety.blocklists`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlocklistsConfig {
+    /// The operator's own lists, which callers cannot change.
+    pub lists: Vec<ListConfig>,
+    /// Where the lists that callers manage are kept; empty keeps them in memory alone.
+    pub dir: String,
+    /// How often the directory is looked at for changes of other replicas.
+    pub refresh_ms: u64,
+    /// Lists that callers may keep.
+    pub managed_lists: usize,
+    /// Items of all of them together.
+    pub managed_items: usize,
+    /// Those of the items that are regular expressions.
+    pub managed_regexes: usize,
+}
+
+impl BlocklistsConfig {
+    /// How much callers may keep.
+    #[must_use]
+    pub const fn limits(&self) -> store::Limits {
+        store::Limits {
+            lists: self.managed_lists,
+            items: self.managed_items,
+            regexes: self.managed_regexes,
+        }
+    }
+}
+
+/// The table `content_safety.protected`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProtectedConfig {
+    /// Directory with the folders `text` and `code`; empty for none.
+    pub dir: String,
+    /// Words in a row that make a passage of a text.
+    pub text_words: usize,
+    /// Tokens in a row that make a passage of code.
+    pub code_tokens: usize,
+    /// Most bytes of all files.
+    pub bytes: u64,
 }
 
 /// The table `content_safety.limits`.
@@ -125,8 +173,8 @@ impl Configured for Config {
 
     fn check(&self, problems: &mut Problems) {
         self.check_policies(problems);
-        if let Err(error) = Blocklists::build(&self.blocklists) {
-            problems.add("blocklists", error);
+        if let Err(error) = Lists::configured(&self.blocklists.lists) {
+            problems.add("blocklists.lists", error);
         }
         let limits = &self.limits;
         let positive = [
@@ -138,6 +186,9 @@ impl Configured for Config {
             ("batch.queue_tokens", self.batch.queue_tokens),
             ("batch.images", self.batch.images),
             ("batch.queue_images", self.batch.queue_images),
+            ("blocklists.refresh_ms", usize::try_from(self.blocklists.refresh_ms).unwrap_or(1)),
+            ("protected.text_words", self.protected.text_words),
+            ("protected.code_tokens", self.protected.code_tokens),
         ];
         for (option, value) in positive {
             if value == 0 {
@@ -164,11 +215,26 @@ impl Config {
         }
         for (name, policy) in &self.policies {
             for used in policy.blocklists.iter().filter(|used| used.mode != Mode::Off) {
-                if !self.blocklists.iter().any(|list| list.name == used.name) {
-                    let message = format!("there is no blocklist `{}`", used.name);
+                if let Some(message) = self.wrong_list(used) {
                     problems.add(&format!("policies.{name}.blocklists"), message);
                 }
             }
+        }
+    }
+
+    /// Whether a list is there is known for those of the configuration alone, so a policy says which kind it means.
+    fn wrong_list(&self, used: &ListUse) -> Option<String> {
+        let name = &used.name;
+        match (self.blocklists.lists.iter().any(|list| list.name == *name), used.managed) {
+            (true, false) => None,
+            (false, true) => (!is_name(name)).then(name_rule),
+            (true, true) => Some(format!(
+                "`{name}` is in `blocklists.lists`, so it is not managed; leave out `managed`"
+            )),
+            (false, false) => Some(format!(
+                "there is no blocklist `{name}` in `blocklists.lists`; say `managed = true` for one that callers keep under \
+                 /contentsafety/text/blocklists"
+            )),
         }
     }
 }
@@ -215,13 +281,18 @@ mod tests {
             "[content_safety.policies.default]\nblocklists = [{ name = \"a\", mode = \"block\" }]";
         let problems = with(file).unwrap_err().to_string();
         assert!(problems.contains("policies.default.blocklists") && problems.contains("`a`"));
-        let list = "\n[[content_safety.blocklists]]\nname = \"a\"\nitems = [{ text = \"x\" }]";
-        assert_eq!(with(&format!("{file}{list}")).unwrap().blocklists.len(), 1);
+        let list =
+            "\n[[content_safety.blocklists.lists]]\nname = \"a\"\nitems = [{ text = \"x\" }]";
+        assert_eq!(with(&format!("{file}{list}")).unwrap().blocklists.lists.len(), 1);
+        let managed = file.replace("\"block\"", "\"block\", managed = true");
+        assert!(with(&managed).is_ok());
+        let both = with(&format!("{managed}{list}")).unwrap_err().to_string();
+        assert!(both.contains("leave out `managed`"), "{both}");
     }
 
     #[test]
     fn a_blocklist_that_does_not_compile_is_named_at_start() {
-        let file = "[[content_safety.blocklists]]\nname = \"a\"\nitems = [{ regex = \"(\" }]";
+        let file = "[[content_safety.blocklists.lists]]\nname = \"a\"\nitems = [{ regex = \"(\" }]";
         let problems = with(file).unwrap_err().to_string();
         assert!(problems.contains("list `a`") && problems.contains("item `1`"), "{problems}");
     }

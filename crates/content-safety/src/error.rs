@@ -25,6 +25,42 @@ pub enum SafetyError {
         /// The names that would do.
         known: Vec<String>,
     },
+    /// No blocklist of this name, where the path names it.
+    #[error("there is no blocklist `{name}`")]
+    NoBlocklist {
+        /// What was asked for.
+        name: String,
+    },
+    /// No item of this id.
+    #[error("the blocklist `{list}` has no item of this id")]
+    NoItem {
+        /// The list.
+        list: String,
+    },
+    /// No list can be called so.
+    #[error("not a name of a blocklist: {}", crate::blocklist::name_rule())]
+    InvalidName,
+    /// A list of the configuration was to be changed.
+    #[error("the blocklist `{name}` is part of this server's configuration; no call can change it")]
+    ReadOnly {
+        /// The list.
+        name: String,
+    },
+    /// Changes of blocklists take longer than callers wait.
+    #[error("the blocklists are being changed; try again later")]
+    Changing,
+    /// Files of blocklists or of protected texts, which are the operator's to mend.
+    #[error("{0}")]
+    Storage(String),
+    /// There is nothing to compare with.
+    #[error(
+        "this server has no protected {what} to compare with; put files into the folder `{what}` of \
+             `content_safety.protected.dir`"
+    )]
+    NothingProtected {
+        /// `text` or `code`.
+        what: &'static str,
+    },
     /// A blocklist that cannot be used: an operator's mistake, met at start.
     #[error("`content_safety.blocklists`: list `{list}`: {reason}")]
     Blocklist {
@@ -57,13 +93,17 @@ impl SafetyError {
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownPolicy { .. } | Self::UnknownBlocklist { .. } => {
-                ErrorCode::ResourceNotFound
-            }
+            Self::UnknownPolicy { .. }
+            | Self::UnknownBlocklist { .. }
+            | Self::NoBlocklist { .. }
+            | Self::NoItem { .. }
+            | Self::NothingProtected { .. } => ErrorCode::ResourceNotFound,
+            Self::InvalidName => ErrorCode::InvalidResourceName,
+            Self::ReadOnly { .. } => ErrorCode::PermissionDenied,
             Self::Invalid { .. } => ErrorCode::InvalidRequest,
             Self::NoImages => ErrorCode::ModalityNotSupported,
-            Self::Busy(_) => ErrorCode::Unavailable,
-            Self::Blocklist { .. } | Self::Model(_) => ErrorCode::Internal,
+            Self::Busy(_) | Self::Changing => ErrorCode::Unavailable,
+            Self::Blocklist { .. } | Self::Storage(_) | Self::Model(_) => ErrorCode::Internal,
         }
     }
 
@@ -106,9 +146,16 @@ impl From<SafetyError> for Fault {
             SafetyError::Busy(OnnxError::Overloaded { retry_after }) => {
                 Self::new(code, message).with_retry_after(retry_after)
             }
-            SafetyError::NoImages | SafetyError::Busy(_) => Self::new(code, message),
+            SafetyError::NoImages
+            | SafetyError::Busy(_)
+            | SafetyError::Changing
+            | SafetyError::NoBlocklist { .. }
+            | SafetyError::NoItem { .. }
+            | SafetyError::InvalidName
+            | SafetyError::ReadOnly { .. }
+            | SafetyError::NothingProtected { .. } => Self::new(code, message),
             // The reason is in the log, where the error was swallowed.
-            SafetyError::Blocklist { .. } | SafetyError::Model(_) => {
+            SafetyError::Blocklist { .. } | SafetyError::Storage(_) | SafetyError::Model(_) => {
                 Self::new(code, "the server had an error processing your request")
             }
         }

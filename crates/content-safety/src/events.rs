@@ -15,6 +15,12 @@ pub(crate) enum Call {
     Analyze,
     AnalyzeImage,
     ShieldPrompt,
+    DetectProtectedText,
+    DetectProtectedCode,
+    /// Blocklists or their items are looked at.
+    ReadBlocklist,
+    /// They are changed.
+    ChangeBlocklist,
 }
 
 impl Call {
@@ -24,6 +30,10 @@ impl Call {
             Self::Analyze => "analyze",
             Self::AnalyzeImage => "analyze_image",
             Self::ShieldPrompt => "shield_prompt",
+            Self::DetectProtectedText => "detect_protected_text",
+            Self::DetectProtectedCode => "detect_protected_code",
+            Self::ReadBlocklist => "read_blocklist",
+            Self::ChangeBlocklist => "change_blocklist",
         }
     }
 }
@@ -41,9 +51,9 @@ pub(crate) fn answered<T>(call: Call, taken: Duration, outcome: &Result<T, Safet
         Ok(_) => {}
         // A caller's mistakes are the caller's to read; these are the operator's.
         Err(error) if matches!(error.code(), ErrorCode::Internal) => {
-            tracing::error!(%error, call, "content could not be judged");
+            tracing::error!(%error, call, "a call failed");
         }
-        Err(error) => tracing::debug!(code, call, %error, "content was not judged"),
+        Err(error) => tracing::debug!(code, call, %error, "a call was refused"),
     }
 }
 
@@ -63,7 +73,7 @@ pub(crate) fn judged(policy: &str, direction: Direction, verdict: &Verdict) {
         [("jailbreak", &verdict.jailbreak), ("indirect_attack", &verdict.indirect_attack)];
     let filtered = attacks.iter().filter(|(_, j)| j.as_ref().is_some_and(|j| j.filtered));
     reasons.extend(filtered.map(|(name, _)| *name));
-    if verdict.blocklists.iter().any(|judged| judged.filtered) {
+    if verdict.blocklists.iter().flatten().any(|judged| judged.filtered) {
         reasons.push("blocklist");
     }
     for reason in &reasons {

@@ -2,7 +2,7 @@
 //!
 //! A service of its own because judging scales otherwise than chat and must go on when chat is busy. Reading order: the gRPC
 //! door (`service`), what is judged for what (`screen`), the seam (`judge`) and the ensemble behind it (`classify`), then what
-//! makes a verdict (`policy`, `blocklist`). How the heads came about is in `training/README.md`.
+//! makes a verdict (`policy`, `blocklist`, `protected`). How the heads came about is in `training/README.md`.
 
 pub mod config;
 mod service;
@@ -15,6 +15,8 @@ pub mod picture;
 pub mod policy;
 
 pub mod blocklist;
+pub mod protected;
+
 mod cache;
 pub mod classify;
 pub mod error;
@@ -31,15 +33,18 @@ pub use load::{load, model_names};
 pub use picture::Picture;
 
 use anyhow::Context as _;
-use blocklist::Blocklists;
+use blocklist::store::Blocklists;
 use chassis::Tasks;
 use model_store::{Log, Progress, Store, Terminal};
 use policy::Policies;
+use protected::Protected;
 use screen::Screen;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
+use tokio::time::MissedTickBehavior;
 
 /// The commented defaults.
 pub const DEFAULTS: &str = include_str!("../config.toml");
@@ -66,7 +71,7 @@ pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyho
 /// Serves what `judge` finds under the policies of `config` until the tasks stop.
 ///
 /// # Errors
-/// When a blocklist does not compile or the listener fails.
+/// When a blocklist or a protected text cannot be read or used, or the listener fails.
 pub async fn serve_with(
     judge: Arc<dyn Judge>,
     config: &Config,
@@ -74,13 +79,45 @@ pub async fn serve_with(
     tasks: Tasks,
 ) -> anyhow::Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (lists, protected) = (config.blocklists.clone(), config.protected.clone());
+    let read = move || Ok((Blocklists::open(&lists)?, Protected::load(&protected)?));
+    let (blocklists, protected) =
+        tasks.spawn_blocking(read).await?.map_err(|error: SafetyError| anyhow::anyhow!(error))?;
     let screen = Screen {
         judge,
         policies: Policies::new(config.policies.clone()),
-        blocklists: Blocklists::build(&config.blocklists)?,
+        blocklists: Arc::new(blocklists),
+        protected: Arc::new(protected),
         limits: config.limits.to_screen(),
-        decoders: Arc::new(Semaphore::new(cores)),
+        workers: Arc::new(Semaphore::new(cores)),
         tasks: tasks.clone(),
     };
+    if !config.blocklists.dir.is_empty() {
+        let every = Duration::from_millis(config.blocklists.refresh_ms);
+        tasks.spawn(refresh(Arc::clone(&screen.blocklists), every, tasks.clone()));
+    }
     service::serve(screen, listener, &tasks).await
+}
+
+/// Takes in what other replicas change in the directory of the blocklists, until the tasks stop.
+async fn refresh(blocklists: Arc<Blocklists>, every: Duration, tasks: Tasks) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut stopping = std::pin::pin!(tasks.stopping());
+    let mut failing = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = &mut stopping => return,
+        }
+        let blocklists = Arc::clone(&blocklists);
+        let outcome = tasks.spawn_blocking(move || blocklists.refresh()).await;
+        // Once per failure, not once per look.
+        if let Ok(Err(error)) = &outcome
+            && !failing
+        {
+            tracing::error!(%error, "blocklists cannot be read; those of before stay in force");
+        }
+        failing = !matches!(outcome, Ok(Ok(())));
+    }
 }

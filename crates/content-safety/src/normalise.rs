@@ -26,6 +26,15 @@ pub(crate) fn fold(text: &str) -> String {
     text.nfkc().filter(|c| !is_invisible(*c)).map(latin).flat_map(char::to_lowercase).collect()
 }
 
+/// A letter of a script without spaces between words: Thai, Lao, Khmer, kana and Han.
+pub(crate) const fn is_unspaced(c: char) -> bool {
+    matches!(
+        c,
+        '\u{e00}'..='\u{eff}' | '\u{1780}'..='\u{17ff}' | '\u{3040}'..='\u{30ff}'
+            | '\u{3400}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}'
+    )
+}
+
 /// What an uncased tokenizer makes no difference of: case, accents, runs of white space.
 fn canonical(text: &str) -> String {
     let bare = text.nfd().filter(|c| !is_combining_mark(*c) && !is_invisible(*c));

@@ -105,6 +105,9 @@ pub struct ListUse {
     pub name: String,
     /// What a match does.
     pub mode: Mode,
+    /// Whether callers manage the list; until one makes it, it is empty.
+    #[serde(default)]
+    pub managed: bool,
 }
 
 /// What an operator tolerates.
@@ -160,8 +163,8 @@ pub struct Verdict {
     pub jailbreak: Option<Judged<Attack>>,
     /// None when the policy does not look for it, and for completions.
     pub indirect_attack: Option<Judged<Attack>>,
-    /// Matches of the policy's blocklists.
-    pub blocklists: Vec<Judged<Hit>>,
+    /// Matches of the policy's blocklists; none when it looks into none.
+    pub blocklists: Option<Vec<Judged<Hit>>>,
 }
 
 impl Policy {
@@ -192,11 +195,13 @@ impl Policy {
             ),
             Direction::Completion => (None, None),
         };
-        let blocklists: Vec<_> = findings.hits.into_iter().map(|hit| self.hit(hit)).collect();
+        let searched = self.blocklists.iter().any(|list| list.mode != Mode::Off);
+        let blocklists: Option<Vec<_>> =
+            searched.then(|| findings.hits.into_iter().map(|hit| self.hit(hit)).collect());
         let blocked = categories.iter().any(|(_, judged)| judged.filtered)
             || jailbreak.as_ref().is_some_and(|judged| judged.filtered)
             || indirect_attack.as_ref().is_some_and(|judged| judged.filtered)
-            || blocklists.iter().any(|judged| judged.filtered);
+            || blocklists.iter().flatten().any(|judged| judged.filtered);
         Verdict { blocked, categories, jailbreak, indirect_attack, blocklists }
     }
 
@@ -270,7 +275,7 @@ mod tests {
             completion: all,
             jailbreak: Mode::Block,
             indirect_attack: Mode::Annotate,
-            blocklists: vec![ListUse { name: "words".into(), mode: Mode::Block }],
+            blocklists: vec![ListUse { name: "words".into(), mode: Mode::Block, managed: false }],
         }
     }
 
@@ -329,7 +334,7 @@ mod tests {
         let verdict = policy.judge(Direction::Prompt, found);
         assert!(!verdict.blocked);
         assert!(verdict.jailbreak.unwrap().found.detected);
-        assert_eq!(verdict.blocklists.len(), 1);
+        assert_eq!(verdict.blocklists.unwrap().len(), 1);
         assert_eq!(verdict.categories[0].1.found.severity, Severity::new(7));
     }
 
@@ -341,9 +346,11 @@ mod tests {
         assert!(policy.judge(Direction::Completion, found.clone()).blocked);
         policy.blocklists[0].mode = Mode::Annotate;
         let verdict = policy.judge(Direction::Completion, found);
-        assert!(!verdict.blocked && verdict.blocklists.len() == 1);
+        assert!(!verdict.blocked && verdict.blocklists.unwrap().len() == 1);
         policy.blocklists[0].mode = Mode::Off;
         assert!(policy.lists().is_empty());
+        let unsearched = policy.judge(Direction::Completion, Findings::default());
+        assert_eq!(unsearched.blocklists, None);
     }
 
     #[test]

@@ -3,17 +3,24 @@
 //! Separate from the gRPC door, which only translates, and from the policy, which only decides. Instructions of the operator
 //! are judged for harm alone, the user's words for harm and jailbreaks, documents for harm and indirect attacks.
 
-use crate::blocklist::{Blocklists, Hit};
+use crate::blocklist::lists::find;
+use crate::blocklist::store::Blocklists;
+use crate::blocklist::{Blocklist, Hit};
 use crate::category::{Attack, Category, Grades, TextFinding};
 use crate::error::SafetyError;
 use crate::judge::Judge;
 use crate::picture::{Picture, PictureLimits};
 use crate::policy::{Direction, Findings, Mode, Policies, Policy, Threshold, Verdict};
+use crate::protected::{Citation, Protected};
 use chassis::Tasks;
 use onnx::OnnxError;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
+
+/// Bytes of text times passes over them that are compared with blocklists in place; that is about a millisecond. More goes to
+/// a thread that may block.
+const BYTES_IN_PLACE: usize = 1 << 18;
 
 /// Where a text comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,10 +56,11 @@ pub(crate) struct ScreenLimits {
 pub(crate) struct Screen {
     pub(crate) judge: Arc<dyn Judge>,
     pub(crate) policies: Policies,
-    pub(crate) blocklists: Blocklists,
+    pub(crate) blocklists: Arc<Blocklists>,
+    pub(crate) protected: Arc<Protected>,
     pub(crate) limits: ScreenLimits,
-    /// Decoding threads of the whole service: a decoded image is large.
-    pub(crate) decoders: Arc<Semaphore>,
+    /// Threads of the whole service that decode or compare: a decoded image is large, and cores are few.
+    pub(crate) workers: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
 }
 
@@ -73,7 +81,7 @@ impl Screen {
             ));
         }
         self.check_length("segments", segments.iter().map(|segment| segment.text.as_str()))?;
-        let hits = self.hits(&policy.lists(), segments.iter().map(|s| s.text.as_str()))?;
+        let hits = self.hits(self.lists(policy), segments.iter().map(|s| s.text.as_str())).await?;
         let mut findings = Findings { hits, ..self.texts(policy, direction, segments).await? };
         for grades in self.images(policy, direction, images).await? {
             findings.grades = findings.grades.worse(&grades);
@@ -89,7 +97,7 @@ impl Screen {
         halt: bool,
     ) -> Result<(Option<Grades>, BTreeSet<Hit>), SafetyError> {
         self.check_length("text", [text.as_str()])?;
-        let hits = self.hits(lists, [text.as_str()])?;
+        let hits = self.hits(self.blocklists.now().named(lists)?, [text.as_str()]).await?;
         if halt && !hits.is_empty() {
             return Ok((None, hits));
         }
@@ -177,26 +185,60 @@ impl Screen {
         limits: PictureLimits,
         target: String,
     ) -> Result<Picture, SafetyError> {
-        let stopped = |()| SafetyError::Busy(OnnxError::Stopped);
-        let permit = Arc::clone(&self.decoders).acquire_owned().await.map_err(|_| stopped(()))?;
-        let work = move || {
-            let picture = Picture::decode(&file, &limits, &target);
-            drop(permit);
-            picture
-        };
-        self.tasks.spawn_blocking(work).await.map_err(|_| stopped(()))?
+        self.work(move || Picture::decode(&file, &limits, &target)).await?
     }
 
-    fn hits<'a>(
+    /// Whether `text` repeats a passage of a protected one.
+    pub(crate) async fn protected_text(&self, text: String) -> Result<bool, SafetyError> {
+        self.check_length("text", [text.as_str()])?;
+        let protected = Arc::clone(&self.protected);
+        self.work(move || protected.detects_text(&text)).await?
+    }
+
+    /// Where the passages that `code` repeats are from.
+    pub(crate) async fn protected_code(&self, code: String) -> Result<Vec<Citation>, SafetyError> {
+        self.check_length("code", [code.as_str()])?;
+        let protected = Arc::clone(&self.protected);
+        self.work(move || protected.detects_code(&code)).await?
+    }
+
+    /// Runs what takes a core for a while, when there is one.
+    async fn work<T: Send + 'static>(
         &self,
-        lists: &[String],
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, SafetyError> {
+        let stopped = || SafetyError::Busy(OnnxError::Stopped);
+        let permit = Arc::clone(&self.workers).acquire_owned().await.map_err(|_| stopped())?;
+        let work = move || {
+            let done = work();
+            drop(permit);
+            done
+        };
+        self.tasks.spawn_blocking(work).await.map_err(|_| stopped())
+    }
+
+    /// The lists that `policy` looks into; one that nobody has made yet has nothing in it.
+    fn lists(&self, policy: &Policy) -> Vec<Arc<Blocklist>> {
+        let now = self.blocklists.now();
+        policy.lists().iter().filter_map(|name| now.get(name).map(Arc::clone)).collect()
+    }
+
+    async fn hits<'a>(
+        &self,
+        lists: Vec<Arc<Blocklist>>,
         texts: impl IntoIterator<Item = &'a str>,
     ) -> Result<BTreeSet<Hit>, SafetyError> {
-        let mut hits = BTreeSet::new();
-        for text in texts {
-            hits.append(&mut self.blocklists.find(lists, text)?);
+        if lists.is_empty() {
+            return Ok(BTreeSet::new());
         }
-        Ok(hits)
+        let texts: Vec<&str> = texts.into_iter().collect();
+        let passes: usize = lists.iter().map(|list| 1 + list.regexes()).sum();
+        let bytes: usize = texts.iter().map(|text| text.len()).sum();
+        if bytes.saturating_mul(passes) <= BYTES_IN_PLACE {
+            return Ok(texts.iter().flat_map(|text| find(&lists, text)).collect());
+        }
+        let texts: Vec<String> = texts.into_iter().map(str::to_owned).collect();
+        self.work(move || texts.iter().flat_map(|text| find(&lists, text)).collect()).await
     }
 
     fn check_length<'a>(

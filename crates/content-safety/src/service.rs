@@ -2,6 +2,8 @@
 //!
 //! The only file that names rpc types. Everything is decided behind it.
 
+mod blocklists;
+
 use crate::blocklist::Hit;
 use crate::category::{Attack, Category, Grade, Grades};
 use crate::error::SafetyError;
@@ -11,8 +13,11 @@ use crate::screen::{Screen, Segment, Source};
 use api_types::Fault;
 use api_types::rpc::{self, content_safety as wire};
 use chassis::Tasks;
+use std::future::ready;
+use std::sync::Arc;
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tonic::server::NamedService as _;
 use tonic::{Request, Response, Status};
 use wire::content_safety_service_server::{ContentSafetyService, ContentSafetyServiceServer};
@@ -21,6 +26,8 @@ use wire::content_safety_service_server::{ContentSafetyService, ContentSafetySer
 #[derive(Debug)]
 struct Door {
     screen: Screen,
+    /// Whose turn it is to change blocklists.
+    turn: Arc<Semaphore>,
 }
 
 type Server = ContentSafetyServiceServer<Door>;
@@ -31,7 +38,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
-    let server = Server::new(Door { screen })
+    let server = Server::new(Door { screen, turn: Arc::new(Semaphore::new(1)) })
         .max_decoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES);
     let routes = tonic::service::Routes::new(server);
@@ -74,6 +81,76 @@ impl ContentSafetyService for Door {
     ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
         let policies = self.screen.policies.names();
         Ok(Response::new(wire::ListPoliciesResponse { policies }))
+    }
+
+    async fn detect_protected_text(
+        &self,
+        request: Request<wire::DetectProtectedTextRequest>,
+    ) -> Result<Response<wire::DetectProtectedTextResponse>, Status> {
+        answer(Call::DetectProtectedText, self.detected_text(request.into_inner())).await
+    }
+
+    async fn detect_protected_code(
+        &self,
+        request: Request<wire::DetectProtectedCodeRequest>,
+    ) -> Result<Response<wire::DetectProtectedCodeResponse>, Status> {
+        answer(Call::DetectProtectedCode, self.detected_code(request.into_inner())).await
+    }
+
+    async fn list_blocklists(
+        &self,
+        _request: Request<wire::ListBlocklistsRequest>,
+    ) -> Result<Response<wire::ListBlocklistsResponse>, Status> {
+        answer(Call::ReadBlocklist, ready(Ok(self.listed_blocklists()))).await
+    }
+
+    async fn get_blocklist(
+        &self,
+        request: Request<wire::GetBlocklistRequest>,
+    ) -> Result<Response<wire::GetBlocklistResponse>, Status> {
+        answer(Call::ReadBlocklist, ready(self.got_blocklist(&request.into_inner()))).await
+    }
+
+    async fn upsert_blocklist(
+        &self,
+        request: Request<wire::UpsertBlocklistRequest>,
+    ) -> Result<Response<wire::UpsertBlocklistResponse>, Status> {
+        answer(Call::ChangeBlocklist, self.upserted_blocklist(request.into_inner())).await
+    }
+
+    async fn delete_blocklist(
+        &self,
+        request: Request<wire::DeleteBlocklistRequest>,
+    ) -> Result<Response<wire::DeleteBlocklistResponse>, Status> {
+        answer(Call::ChangeBlocklist, self.deleted_blocklist(request.into_inner())).await
+    }
+
+    async fn upsert_blocklist_items(
+        &self,
+        request: Request<wire::UpsertBlocklistItemsRequest>,
+    ) -> Result<Response<wire::UpsertBlocklistItemsResponse>, Status> {
+        answer(Call::ChangeBlocklist, self.upserted_items(request.into_inner())).await
+    }
+
+    async fn remove_blocklist_items(
+        &self,
+        request: Request<wire::RemoveBlocklistItemsRequest>,
+    ) -> Result<Response<wire::RemoveBlocklistItemsResponse>, Status> {
+        answer(Call::ChangeBlocklist, self.removed_items(request.into_inner())).await
+    }
+
+    async fn list_blocklist_items(
+        &self,
+        request: Request<wire::ListBlocklistItemsRequest>,
+    ) -> Result<Response<wire::ListBlocklistItemsResponse>, Status> {
+        answer(Call::ReadBlocklist, ready(self.listed_items(&request.into_inner()))).await
+    }
+
+    async fn get_blocklist_item(
+        &self,
+        request: Request<wire::GetBlocklistItemRequest>,
+    ) -> Result<Response<wire::GetBlocklistItemResponse>, Status> {
+        answer(Call::ReadBlocklist, ready(self.got_item(&request.into_inner()))).await
     }
 }
 
@@ -220,7 +297,8 @@ fn response(verdict: Verdict, version: &str) -> wire::ScreenResponse {
         categories: categories.into_iter().map(category).collect(),
         jailbreak: jailbreak.map(attack),
         indirect_attack: indirect_attack.map(attack),
-        blocklists: blocklists.into_iter().map(hit).collect(),
+        blocklists_searched: blocklists.is_some(),
+        blocklists: blocklists.into_iter().flatten().map(hit).collect(),
         version: version.to_owned(),
     }
 }

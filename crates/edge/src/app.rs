@@ -3,6 +3,8 @@
 //! Separate because it is all the state the edge has: configuration, the deployment table and three clients. Every call
 //! carries what is left of the request's time; dropping its future or stream cancels it on the other side.
 
+mod text_blocklists;
+
 use crate::config::Config;
 use crate::context::Context;
 use crate::deployments::{ListedModel, Table};

@@ -7,7 +7,7 @@ use crate::auth::{self, Access};
 use crate::openapi::{self, operations as op};
 use crate::routes::{
     chat_completions, completions, content_safety, description, embeddings, image_embeddings, info,
-    models,
+    models, text_blocklists,
 };
 use crate::{cors, error, layers};
 use axum::Router;
@@ -38,7 +38,18 @@ fn table() -> Table {
     let content_safety = Table::default()
         .post("/text:analyze", content_safety::analyze_text, &op::ANALYZE_TEXT)
         .post("/image:analyze", content_safety::analyze_image, &op::ANALYZE_IMAGE)
-        .post("/text:shieldPrompt", content_safety::shield_prompt, &op::SHIELD_PROMPT);
+        .post("/text:shieldPrompt", content_safety::shield_prompt, &op::SHIELD_PROMPT)
+        .post(
+            "/text:detectProtectedMaterial",
+            content_safety::detect_protected_text,
+            &op::DETECT_PROTECTED_TEXT,
+        )
+        .post(
+            "/text:detectProtectedMaterialForCode",
+            content_safety::detect_protected_code,
+            &op::DETECT_PROTECTED_CODE,
+        )
+        .merge(blocklists());
     Table::default()
         .merge(inference.clone())
         .nest("/models", inference.clone())
@@ -48,6 +59,36 @@ fn table() -> Table {
         .nest("/v1", openai)
         .get("/openai/models", models::list, &op::MODELS)
         .nest("/contentsafety", content_safety)
+}
+
+/// The lists that callers manage, under `/contentsafety`.
+fn blocklists() -> Table {
+    let one = "/text/blocklists/{name}";
+    Table::default()
+        .get("/text/blocklists", text_blocklists::list, &op::LIST_BLOCKLISTS)
+        .get(one, text_blocklists::get, &op::GET_BLOCKLIST)
+        .patch(one, text_blocklists::patch, &op::PATCH_BLOCKLIST)
+        .delete(one, text_blocklists::delete, &op::DELETE_BLOCKLIST)
+        // `{name}:addOrUpdateBlocklistItems` and `{name}:removeBlocklistItems` are one segment too.
+        .actions(
+            one,
+            text_blocklists::act,
+            &[
+                (":addOrUpdateBlocklistItems", &op::ADD_BLOCKLIST_ITEMS),
+                (":removeBlocklistItems", &op::REMOVE_BLOCKLIST_ITEMS),
+            ],
+        )
+        .otherwise(one, text_blocklists::wrong_method)
+        .get(
+            "/text/blocklists/{name}/blocklistItems",
+            text_blocklists::items,
+            &op::LIST_BLOCKLIST_ITEMS,
+        )
+        .get(
+            "/text/blocklists/{name}/blocklistItems/{id}",
+            text_blocklists::item,
+            &op::GET_BLOCKLIST_ITEM,
+        )
 }
 
 /// Everything the table serves.
@@ -64,7 +105,7 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
     let mut described = Router::new();
     if app.config.api.docs {
         entries.extend(openapi::own_entries());
-        let document = openapi::describe(&entries, &app.config, access.open());
+        let document = openapi::describe(&entries, &app.config, access.is_open());
         described = description::serve(&document);
     }
     let router = routes

@@ -8,3 +8,4 @@ pub mod embeddings;
 pub mod image_embeddings;
 pub mod info;
 pub mod models;
+pub mod text_blocklists;

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod content_safety;
 pub mod embedding;
 pub mod models;
+pub mod text_blocklists;
 
 use crate::context::{Context, Family};
 use crate::pieces::Usage;

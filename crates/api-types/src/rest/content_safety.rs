@@ -1,4 +1,5 @@
-//! The Content Safety routes: `text:analyze`, `image:analyze`, `text:shieldPrompt` (section 14).
+//! The Content Safety routes that judge: `text:analyze`, `image:analyze`, `text:shieldPrompt`, `text:detectProtectedMaterial`
+//! and `text:detectProtectedMaterialForCode` (section 14); blocklists are in `text_blocklists`.
 //!
 //! Names are camelCase here and categories spelled `SelfHarm`; unknown properties are ignored, as the service does.
 
@@ -62,8 +63,8 @@ impl OutputType {
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 #[schemars(rename_all = "camelCase")]
 pub struct AnalyzeTextRequest {
-    /// At most 10,000 code points.
-    #[schemars(length(max = LONGEST_TEXT))]
+    /// 1 to 10,000 code points.
+    #[schemars(length(min = 1, max = LONGEST_TEXT))]
     pub text: String,
     /// None, and an empty list, is all.
     #[schemars(with = "Option<Vec<Category>>")]
@@ -87,7 +88,7 @@ impl AnalyzeTextRequest {
     pub fn parse(body: &[u8]) -> Result<Self, Fault> {
         let mut fields = Object::root(object(body)?);
         Ok(Self {
-            text: fields.required("text", |value, at| bounded(value, at, LONGEST_TEXT))?,
+            text: fields.required("text", spoken)?,
             categories: categories(&mut fields)?,
             blocklist_names: fields
                 .optional("blocklistNames", list(0..=MOST_BLOCKLISTS, string))?
@@ -244,6 +245,12 @@ fn documents(value: Value, at: At<'_>) -> Result<Vec<String>, Fault> {
     Ok(documents)
 }
 
+/// A text that says something.
+fn spoken(value: Value, at: At<'_>) -> Result<String, Fault> {
+    let text = bounded(value, at, LONGEST_TEXT)?;
+    if text.is_empty() { Err(at.fault("must not be empty")) } else { Ok(text) }
+}
+
 fn bounded(value: Value, at: At<'_>, most: usize) -> Result<String, Fault> {
     let text = string(value, at)?;
     let length = text.chars().count();
@@ -269,6 +276,36 @@ fn categories(fields: &mut Object<'_>) -> Result<Vec<Category>, Fault> {
         categories.extend(Category::ALL);
     }
     Ok(categories)
+}
+
+/// `text:detectProtectedMaterial` and `text:detectProtectedMaterialForCode`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DetectProtectedMaterialRequest {
+    /// 1 to 10,000 code points of text or code.
+    pub text: String,
+}
+
+impl DetectProtectedMaterialRequest {
+    /// Reads a body whose text is called `text`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` with the offending field as target.
+    pub fn parse_text(body: &[u8]) -> Result<Self, Fault> {
+        Self::parse(body, "text")
+    }
+
+    /// Reads a body whose text is called `code`.
+    ///
+    /// # Errors
+    /// `InvalidRequest` with the offending field as target.
+    pub fn parse_code(body: &[u8]) -> Result<Self, Fault> {
+        Self::parse(body, "code")
+    }
+
+    fn parse(body: &[u8], name: &str) -> Result<Self, Fault> {
+        let mut fields = Object::root(object(body)?);
+        Ok(Self { text: fields.required(name, spoken)? })
+    }
 }
 
 /// The answer of `text:analyze`.
@@ -327,4 +364,33 @@ pub struct ShieldPromptResult {
 pub struct AttackAnalysis {
     /// Whether it does.
     pub attack_detected: bool,
+}
+
+/// The answer of `text:detectProtectedMaterial` and `text:detectProtectedMaterialForCode`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DetectProtectedMaterialResult {
+    /// What was found.
+    pub protected_material_analysis: ProtectedMaterialAnalysis,
+}
+
+/// Whether a text repeats one that is somebody's.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProtectedMaterialAnalysis {
+    /// Whether it does.
+    pub detected: bool,
+    /// Where the code is from; absent for texts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code_citations: Option<Vec<CodeCitation>>,
+}
+
+/// Where code is from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CodeCitation {
+    /// SPDX identifier of its licence.
+    pub license: String,
+    /// Where it is published.
+    pub source_urls: Vec<String>,
 }

@@ -2,7 +2,13 @@
 //!
 //! The seed is fixed, so a failure repeats.
 
-use super::content_safety::{AnalyzeImageRequest, AnalyzeTextRequest, ShieldPromptRequest};
+use super::content_safety::{
+    AnalyzeImageRequest, AnalyzeTextRequest, DetectProtectedMaterialRequest, ShieldPromptRequest,
+};
+use super::text_blocklists::{
+    AddOrUpdateBlocklistItemsRequest, BlocklistName, PatchBlocklistRequest,
+    RemoveBlocklistItemsRequest,
+};
 use super::*;
 use serde_json::json;
 
@@ -158,6 +164,11 @@ fn parse_as_everything(body: &[u8]) -> Vec<Result<(), Fault>> {
     results.push(AnalyzeTextRequest::parse(body).map(drop));
     results.push(AnalyzeImageRequest::parse(body).map(drop));
     results.push(ShieldPromptRequest::parse(body).map(drop));
+    results.push(DetectProtectedMaterialRequest::parse_text(body).map(drop));
+    results.push(AddOrUpdateBlocklistItemsRequest::parse(body).map(drop));
+    results.push(RemoveBlocklistItemsRequest::parse(body).map(drop));
+    let name = BlocklistName::parse("words").unwrap();
+    results.push(PatchBlocklistRequest::parse(body, &name).map(drop));
     results
 }
 

@@ -1,10 +1,14 @@
 //! Every operation in a few lines: what it takes and what it answers. A new route is one more constant.
 
-use super::operation::{Answer, HTML, JSON, Operation};
+use super::operation::{Answer, HTML, JSON, MERGE_PATCH, Operation};
 use super::parameters::Parameter;
 use api_types::rest::content_safety::{
     AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult,
-    ShieldPromptRequest, ShieldPromptResult,
+    DetectProtectedMaterialResult, ShieldPromptRequest, ShieldPromptResult,
+};
+use api_types::rest::text_blocklists::{
+    AddOrUpdateBlocklistItemsRequest, BlocklistItems, PagedTextBlocklistItems, PagedTextBlocklists,
+    PatchBlocklistRequest, RemoveBlocklistItemsRequest, TextBlocklist, TextBlocklistItem,
 };
 use api_types::rest::{
     ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions, CompletionsRequest,
@@ -117,6 +121,80 @@ pub const SHIELD_PROMPT: Operation = Operation::new(
     || json!({"userPrompt": "Hello", "documents": ["A letter."]}),
 );
 
+/// `POST /contentsafety/text:detectProtectedMaterial`
+pub const DETECT_PROTECTED_TEXT: Operation = Operation::new(
+    "Tells whether a text repeats one that the operator protects.",
+    &[Answer::new(200, "The verdict.", &[(JSON, |c| c.answer::<DetectProtectedMaterialResult>())])],
+)
+.takes(|_| spoken("text"), || json!({"text": "What a fine day."}));
+
+/// `POST /contentsafety/text:detectProtectedMaterialForCode`
+pub const DETECT_PROTECTED_CODE: Operation = Operation::new(
+    "Tells whether code repeats some that the operator protects, and where that is from.",
+    &[Answer::new(200, "The verdict.", &[(JSON, |c| c.answer::<DetectProtectedMaterialResult>())])],
+)
+.takes(|_| spoken("code"), || json!({"code": "let x = 1;"}));
+
+/// `GET /contentsafety/text/blocklists`
+pub const LIST_BLOCKLISTS: Operation = Operation::new(
+    "Lists the blocklists.",
+    &[Answer::new(200, "All of them.", &[(JSON, |c| c.answer::<PagedTextBlocklists>())])],
+);
+
+/// `GET /contentsafety/text/blocklists/{name}`
+pub const GET_BLOCKLIST: Operation = Operation::new("Describes a blocklist.", &[LIST]);
+
+const LIST: Answer = Answer::new(200, "The list.", &[(JSON, |c| c.answer::<TextBlocklist>())]);
+
+/// `PATCH /contentsafety/text/blocklists/{name}`
+pub const PATCH_BLOCKLIST: Operation = Operation::new(
+    "Makes a blocklist, or changes its description.",
+    &[LIST, Answer::new(201, "The new list.", &[(JSON, |c| c.answer::<TextBlocklist>())])],
+)
+.takes_as(
+    MERGE_PATCH,
+    |c| c.body::<PatchBlocklistRequest>(),
+    || json!({"description": "Names of projects."}),
+);
+
+/// `DELETE /contentsafety/text/blocklists/{name}`
+pub const DELETE_BLOCKLIST: Operation =
+    Operation::new("Deletes a blocklist and its items.", &[Answer::new(204, "It is gone.", &[])]);
+
+/// `POST /contentsafety/text/blocklists/{name}:addOrUpdateBlocklistItems`
+pub const ADD_BLOCKLIST_ITEMS: Operation = Operation::new(
+    "Adds items to a blocklist.",
+    &[Answer::new(200, "The items, with their ids.", &[(JSON, |c| c.answer::<BlocklistItems>())])],
+)
+.takes(
+    |c| c.body::<AddOrUpdateBlocklistItemsRequest>(),
+    || json!({"blocklistItems": [{"text": "blue falcon"}]}),
+);
+
+/// `POST /contentsafety/text/blocklists/{name}:removeBlocklistItems`
+pub const REMOVE_BLOCKLIST_ITEMS: Operation = Operation::new(
+    "Removes items from a blocklist.",
+    &[Answer::new(204, "They are gone.", &[])],
+)
+.takes(|c| c.body::<RemoveBlocklistItemsRequest>(), || json!({"blocklistItemIds": ["1"]}));
+
+/// `GET /contentsafety/text/blocklists/{name}/blocklistItems`
+pub const LIST_BLOCKLIST_ITEMS: Operation = Operation::new(
+    "Lists the items of a blocklist.",
+    &[Answer::new(200, "A page of them.", &[(JSON, |c| c.answer::<PagedTextBlocklistItems>())])],
+)
+.with(&[
+    Parameter::query("top", "Items on all pages together.", || counted(0)),
+    Parameter::query("skip", "Items to pass over.", || counted(0)),
+    Parameter::query("maxpagesize", "Items of a page at most.", || counted(1)),
+]);
+
+/// `GET /contentsafety/text/blocklists/{name}/blocklistItems/{id}`
+pub const GET_BLOCKLIST_ITEM: Operation = Operation::new(
+    "Describes an item.",
+    &[Answer::new(200, "The item.", &[(JSON, |c| c.answer::<TextBlocklistItem>())])],
+);
+
 /// `GET /openapi.json`
 pub const DOCUMENT: Operation = Operation::new(
     "This description.",
@@ -132,4 +210,15 @@ pub const PAGE: Operation = Operation::new(
 /// The schema of any text.
 fn text() -> Value {
     json!({"type": "string"})
+}
+
+/// The schema of a body with one text to judge, called `name`.
+fn spoken(name: &str) -> Value {
+    let text = json!({"type": "string", "minLength": 1, "maxLength": 10_000});
+    json!({"type": "object", "properties": {name: text}, "required": [name]})
+}
+
+/// The schema of a count in a query.
+fn counted(least: u32) -> Value {
+    json!({"type": "integer", "minimum": least, "maximum": i32::MAX})
 }

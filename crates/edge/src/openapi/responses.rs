@@ -155,9 +155,11 @@ fn may_answer(code: ErrorCode, entry: &Entry, tag: Tag) -> bool {
         ErrorCode::UnknownModel => of_model && family != Family::Deployments,
         ErrorCode::ContextLengthExceeded
         | ErrorCode::ContentFiltered
-        | ErrorCode::ParameterNotSupported => of_model && body,
+        | ErrorCode::ParameterNotSupported
+        | ErrorCode::ParameterRefused => of_model && body,
         ErrorCode::DeploymentNotFound => family == Family::Deployments,
         ErrorCode::ResourceNotFound => family == Family::ContentSafety,
+        ErrorCode::InvalidResourceName => family == Family::ContentSafety && in_path,
         ErrorCode::NotFound => family == Family::Deployments || in_path,
         ErrorCode::UnsupportedMediaType | ErrorCode::UpstreamFailed => body,
         ErrorCode::Unauthorized

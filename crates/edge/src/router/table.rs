@@ -6,7 +6,7 @@ use crate::app::App;
 use crate::openapi::{Entry, Operation};
 use axum::Router;
 use axum::handler::Handler;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, MethodRouter, on};
 use http::Method;
 
 /// Routes and what they do.
@@ -35,6 +35,52 @@ impl Table {
         operation: &'static Operation,
     ) -> Self {
         self.on((Method::POST, MethodFilter::POST), path, handler, operation)
+    }
+
+    /// `PATCH path`.
+    pub(super) fn patch<H: Handler<T, App>, T: 'static>(
+        self,
+        path: &str,
+        handler: H,
+        operation: &'static Operation,
+    ) -> Self {
+        self.on((Method::PATCH, MethodFilter::PATCH), path, handler, operation)
+    }
+
+    /// `DELETE path`.
+    pub(super) fn delete<H: Handler<T, App>, T: 'static>(
+        self,
+        path: &str,
+        handler: H,
+        operation: &'static Operation,
+    ) -> Self {
+        self.on((Method::DELETE, MethodFilter::DELETE), path, handler, operation)
+    }
+
+    /// `POST` of `path` with an ending that belongs to its last segment, such as `{name}:remove`; one handler tells them apart,
+    /// because axum matches whole segments.
+    pub(super) fn actions<H: Handler<T, App>, T: 'static>(
+        mut self,
+        path: &str,
+        handler: H,
+        operations: &[(&str, &'static Operation)],
+    ) -> Self {
+        self.router = self.router.route(path, on(MethodFilter::POST, handler));
+        let entry = |(ending, operation): &(&str, &'static Operation)| {
+            Entry::new(Method::POST, &format!("{path}{ending}"), operation)
+        };
+        self.entries.extend(operations.iter().map(entry));
+        self
+    }
+
+    /// Whatever else is asked of `path`.
+    pub(super) fn otherwise<H: Handler<T, App>, T: 'static>(
+        mut self,
+        path: &str,
+        handler: H,
+    ) -> Self {
+        self.router = self.router.route(path, MethodRouter::new().fallback(handler));
+        self
     }
 
     fn on<H: Handler<T, App>, T: 'static>(

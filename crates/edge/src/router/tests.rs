@@ -8,6 +8,7 @@ mod keys;
 mod limits;
 mod other_routes;
 mod switches;
+mod text_blocklists;
 mod wire;
 
 use super::*;

@@ -1,4 +1,5 @@
-//! `/contentsafety/text:analyze`, `image:analyze` and `text:shieldPrompt`: judgements without a model behind them.
+//! `/contentsafety/text:analyze`, `image:analyze`, `text:shieldPrompt` and `text:detectProtectedMaterial`: judgements without a
+//! model behind them.
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -6,7 +7,8 @@ use crate::extract::Call;
 use crate::translate::content_safety;
 use api_types::Fault;
 use api_types::rest::content_safety::{
-    AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, ImageSource,
+    AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult,
+    DetectProtectedMaterialRequest, DetectProtectedMaterialResult, ImageSource,
     ShieldPromptRequest, ShieldPromptResult,
 };
 use axum::Json;
@@ -22,7 +24,10 @@ pub async fn analyze_text(
 ) -> Result<Json<AnalyzeTextResult>, ApiError> {
     let request = AnalyzeTextRequest::parse(&call.body)?;
     let output = request.output_type;
-    let response = app.analyze(content_safety::analyze_to_rpc(request), &call.head.context).await?;
+    let response = app
+        .analyze(content_safety::analyze_to_rpc(request), &call.head.context)
+        .await
+        .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::analyze_from_rpc(response, output)))
 }
 
@@ -62,4 +67,32 @@ pub async fn shield_prompt(
     let response =
         app.shield_prompt(content_safety::shield_to_rpc(request), &call.head.context).await?;
     Ok(Json(content_safety::shield_from_rpc(response)))
+}
+
+/// Whether a text repeats one that is somebody's.
+///
+/// # Errors
+/// 400 for a bad body, 404 where there is nothing to compare with.
+pub async fn detect_protected_text(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<DetectProtectedMaterialResult>, ApiError> {
+    let request = DetectProtectedMaterialRequest::parse_text(&call.body)?;
+    let request = content_safety::protected_text_to_rpc(request);
+    let response = app.detect_protected_text(request, &call.head.context).await?;
+    Ok(Json(content_safety::protected_text_from_rpc(response)))
+}
+
+/// The same for code, with where it is from.
+///
+/// # Errors
+/// 400 for a bad body, 404 where there is nothing to compare with.
+pub async fn detect_protected_code(
+    State(app): State<App>,
+    call: Call,
+) -> Result<Json<DetectProtectedMaterialResult>, ApiError> {
+    let request = DetectProtectedMaterialRequest::parse_code(&call.body)?;
+    let request = content_safety::protected_code_to_rpc(request);
+    let response = app.detect_protected_code(request, &call.head.context).await?;
+    Ok(Json(content_safety::protected_code_from_rpc(response)))
 }

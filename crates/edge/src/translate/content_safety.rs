@@ -1,12 +1,15 @@
-//! The Content Safety routes ⇄ gRPC, and verdicts → annotations.
+//! The Content Safety routes that judge ⇄ gRPC, and verdicts → annotations; blocklists are in `text_blocklists`.
 
+use api_types::Fault;
 use api_types::rest::ContentFilterResults;
 use api_types::rest::content_filter::{
     BlocklistResult, BlocklistResults, DetectionResult, Severity, SeverityResult,
 };
 use api_types::rest::content_safety::{
     AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, AttackAnalysis, BlocklistMatch,
-    Category, CategoryAnalysis, OutputType, ShieldPromptRequest, ShieldPromptResult,
+    Category, CategoryAnalysis, CodeCitation, DetectProtectedMaterialRequest,
+    DetectProtectedMaterialResult, OutputType, ProtectedMaterialAnalysis, ShieldPromptRequest,
+    ShieldPromptResult,
 };
 use api_types::rpc::content_safety as rpc;
 
@@ -80,6 +83,69 @@ pub fn shield_from_rpc(response: rpc::ShieldPromptResponse) -> ShieldPromptResul
     }
 }
 
+/// `text:detectProtectedMaterial`.
+#[must_use]
+pub fn protected_text_to_rpc(
+    request: DetectProtectedMaterialRequest,
+) -> rpc::DetectProtectedTextRequest {
+    let DetectProtectedMaterialRequest { text } = request;
+    rpc::DetectProtectedTextRequest { text }
+}
+
+/// The answer of `text:detectProtectedMaterial`.
+#[must_use]
+pub const fn protected_text_from_rpc(
+    response: rpc::DetectProtectedTextResponse,
+) -> DetectProtectedMaterialResult {
+    let rpc::DetectProtectedTextResponse { detected } = response;
+    let analysis = ProtectedMaterialAnalysis { detected, code_citations: None };
+    DetectProtectedMaterialResult { protected_material_analysis: analysis }
+}
+
+/// `text:detectProtectedMaterialForCode`.
+#[must_use]
+pub fn protected_code_to_rpc(
+    request: DetectProtectedMaterialRequest,
+) -> rpc::DetectProtectedCodeRequest {
+    let DetectProtectedMaterialRequest { text } = request;
+    rpc::DetectProtectedCodeRequest { code: text }
+}
+
+/// The answer of `text:detectProtectedMaterialForCode`.
+#[must_use]
+pub fn protected_code_from_rpc(
+    response: rpc::DetectProtectedCodeResponse,
+) -> DetectProtectedMaterialResult {
+    let rpc::DetectProtectedCodeResponse { detected, citations } = response;
+    let citation = |found: rpc::CodeCitation| {
+        let rpc::CodeCitation { license, source_urls } = found;
+        CodeCitation { license, source_urls }
+    };
+    let citations = citations.into_iter().map(citation).collect();
+    let analysis = ProtectedMaterialAnalysis { detected, code_citations: Some(citations) };
+    DetectProtectedMaterialResult { protected_material_analysis: analysis }
+}
+
+/// A fault about a field, under the name that the field has in JSON.
+#[must_use]
+pub fn fault_from_rpc(mut fault: Fault) -> Fault {
+    const NAMES: [(&str, &str); 3] = [
+        ("blocklists", "blocklistNames"),
+        ("items", "blocklistItems"),
+        ("item_ids", "blocklistItemIds"),
+    ];
+    if let Some(target) = &mut fault.target {
+        let (field, rest) = match target.split_once('.') {
+            Some((field, rest)) => (field, Some(rest)),
+            None => (target.as_str(), None),
+        };
+        if let Some((_, name)) = NAMES.iter().find(|(rpc, _)| *rpc == field) {
+            *target = rest.map_or_else(|| (*name).to_owned(), |rest| format!("{name}.{rest}"));
+        }
+    }
+    fault
+}
+
 /// What a verdict says, as annotations.
 #[must_use]
 pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
@@ -90,11 +156,12 @@ pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
         indirect_attack,
         blocklists,
         version: _,
+        blocklists_searched,
     } = response;
     let mut found = ContentFilterResults {
         jailbreak: jailbreak.map(attack),
         indirect_attack: indirect_attack.map(attack),
-        custom_blocklists: blocklist_results(blocklists),
+        custom_blocklists: blocklists_searched.then(|| blocklist_results(blocklists)),
         ..ContentFilterResults::default()
     };
     for result in categories {
@@ -119,8 +186,8 @@ const fn attack(attack: rpc::AttackResult) -> DetectionResult {
     DetectionResult { filtered, detected }
 }
 
-/// One detail per list, however many of its entries matched; none where no list did.
-fn blocklist_results(matches: Vec<rpc::BlocklistResult>) -> Option<BlocklistResults> {
+/// One detail per list that matched, however many of its entries did.
+fn blocklist_results(matches: Vec<rpc::BlocklistResult>) -> BlocklistResults {
     let mut results = BlocklistResults::default();
     for found in matches {
         let rpc::BlocklistResult { blocklist, item_id: _, item_text: _, filtered } = found;
@@ -130,7 +197,7 @@ fn blocklist_results(matches: Vec<rpc::BlocklistResult>) -> Option<BlocklistResu
             None => results.details.push(BlocklistResult { filtered, id: blocklist }),
         }
     }
-    (!results.details.is_empty()).then_some(results)
+    results
 }
 
 fn categories_to_rpc(categories: &[Category]) -> Vec<i32> {
@@ -209,6 +276,7 @@ mod tests {
             indirect_attack: None,
             blocklists: vec![hit("a", false), hit("b", true)],
             version: "1".into(),
+            blocklists_searched: true,
         };
         assert_eq!(
             serde_json::to_value(found(response)).unwrap(),
@@ -216,6 +284,41 @@ mod tests {
                 "jailbreak": {"filtered": false, "detected": true},
                 "custom_blocklists": {"filtered": true, "details": [{"filtered": true, "id": "own"}]}})
         );
+    }
+
+    #[test]
+    fn lists_that_were_searched_in_vain_are_said_to_be_so() {
+        let body = |blocklists_searched| {
+            let response = rpc::ScreenResponse { blocklists_searched, ..Default::default() };
+            serde_json::to_value(found(response)).unwrap()
+        };
+        assert_eq!(body(true), json!({"custom_blocklists": {"filtered": false, "details": []}}));
+        assert_eq!(body(false), json!({}));
+    }
+
+    #[test]
+    fn code_comes_with_its_sources_and_text_without() {
+        let citation = rpc::CodeCitation { license: "MIT".into(), source_urls: vec!["u".into()] };
+        let response =
+            rpc::DetectProtectedCodeResponse { detected: true, citations: vec![citation] };
+        assert_eq!(
+            serde_json::to_value(protected_code_from_rpc(response)).unwrap(),
+            json!({"protectedMaterialAnalysis": {"detected": true,
+                "codeCitations": [{"license": "MIT", "sourceUrls": ["u"]}]}})
+        );
+        let response = rpc::DetectProtectedTextResponse { detected: false };
+        assert_eq!(
+            serde_json::to_value(protected_text_from_rpc(response)).unwrap(),
+            json!({"protectedMaterialAnalysis": {"detected": false}})
+        );
+    }
+
+    #[test]
+    fn a_fault_names_the_field_as_json_does() {
+        let target = |target: &str| fault_from_rpc(Fault::invalid(target, "x")).target.unwrap();
+        assert_eq!(target("items.3"), "blocklistItems.3");
+        assert_eq!(target("blocklists"), "blocklistNames");
+        assert_eq!(target("text"), "text");
     }
 
     #[test]

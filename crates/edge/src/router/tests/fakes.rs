@@ -243,4 +243,123 @@ impl safety::content_safety_service_server::ContentSafetyService for Judge {
     ) -> Result<Response<safety::ListPoliciesResponse>, Status> {
         Ok(Response::new(safety::ListPoliciesResponse { policies: vec!["default".into()] }))
     }
+
+    async fn detect_protected_text(
+        &self,
+        request: Request<safety::DetectProtectedTextRequest>,
+    ) -> Result<Response<safety::DetectProtectedTextResponse>, Status> {
+        let detected = request.into_inner().text.contains("known");
+        Ok(Response::new(safety::DetectProtectedTextResponse { detected }))
+    }
+
+    async fn detect_protected_code(
+        &self,
+        _request: Request<safety::DetectProtectedCodeRequest>,
+    ) -> Result<Response<safety::DetectProtectedCodeResponse>, Status> {
+        let message = "there is nothing to compare with";
+        Err(Fault::new(ErrorCode::ResourceNotFound, message).into_status())
+    }
+
+    async fn list_blocklists(
+        &self,
+        _request: Request<safety::ListBlocklistsRequest>,
+    ) -> Result<Response<safety::ListBlocklistsResponse>, Status> {
+        let blocklists = vec![blocklist("here")];
+        Ok(Response::new(safety::ListBlocklistsResponse { blocklists }))
+    }
+
+    async fn get_blocklist(
+        &self,
+        request: Request<safety::GetBlocklistRequest>,
+    ) -> Result<Response<safety::GetBlocklistResponse>, Status> {
+        let name = known(request.into_inner().name)?;
+        Ok(Response::new(safety::GetBlocklistResponse { blocklist: Some(blocklist(&name)) }))
+    }
+
+    async fn upsert_blocklist(
+        &self,
+        request: Request<safety::UpsertBlocklistRequest>,
+    ) -> Result<Response<safety::UpsertBlocklistResponse>, Status> {
+        let safety::UpsertBlocklistRequest { name, description } = request.into_inner();
+        let created = name != "here";
+        let description = description.and_then(|change| change.value);
+        let blocklist = Some(safety::Blocklist { name, description });
+        Ok(Response::new(safety::UpsertBlocklistResponse { blocklist, created }))
+    }
+
+    async fn delete_blocklist(
+        &self,
+        request: Request<safety::DeleteBlocklistRequest>,
+    ) -> Result<Response<safety::DeleteBlocklistResponse>, Status> {
+        known(request.into_inner().name)?;
+        Ok(Response::new(safety::DeleteBlocklistResponse {}))
+    }
+
+    async fn upsert_blocklist_items(
+        &self,
+        request: Request<safety::UpsertBlocklistItemsRequest>,
+    ) -> Result<Response<safety::UpsertBlocklistItemsResponse>, Status> {
+        let request = request.into_inner();
+        known(request.name)?;
+        if request.items.iter().any(|item| item.text == "(") {
+            return Err(Fault::invalid("items.0", "item 0 is no regular expression").into_status());
+        }
+        let item = |item: safety::NewBlocklistItem| safety::BlocklistItem {
+            id: "1".into(),
+            text: item.text,
+            description: item.description,
+            is_regex: item.is_regex,
+        };
+        let items = request.items.into_iter().map(item).collect();
+        Ok(Response::new(safety::UpsertBlocklistItemsResponse { items }))
+    }
+
+    async fn remove_blocklist_items(
+        &self,
+        request: Request<safety::RemoveBlocklistItemsRequest>,
+    ) -> Result<Response<safety::RemoveBlocklistItemsResponse>, Status> {
+        known(request.into_inner().name)?;
+        Ok(Response::new(safety::RemoveBlocklistItemsResponse {}))
+    }
+
+    async fn list_blocklist_items(
+        &self,
+        request: Request<safety::ListBlocklistItemsRequest>,
+    ) -> Result<Response<safety::ListBlocklistItemsResponse>, Status> {
+        let request = request.into_inner();
+        known(request.name)?;
+        let texts = ["a", "b", "c"].iter().skip(request.skip as usize);
+        let size = if request.page_size == 0 { 3 } else { request.page_size };
+        let item = |text: &&str| safety::BlocklistItem {
+            id: format!("id-{text}"),
+            text: (*text).to_owned(),
+            ..Default::default()
+        };
+        let items: Vec<_> = texts.take(size as usize).map(item).collect();
+        let more = request.skip as usize + items.len() < 3;
+        Ok(Response::new(safety::ListBlocklistItemsResponse { items, more }))
+    }
+
+    async fn get_blocklist_item(
+        &self,
+        request: Request<safety::GetBlocklistItemRequest>,
+    ) -> Result<Response<safety::GetBlocklistItemResponse>, Status> {
+        let safety::GetBlocklistItemRequest { name, item_id } = request.into_inner();
+        known(name)?;
+        let item = safety::BlocklistItem { id: item_id, text: "a".into(), ..Default::default() };
+        Ok(Response::new(safety::GetBlocklistItemResponse { item: Some(item) }))
+    }
+}
+
+fn blocklist(name: &str) -> safety::Blocklist {
+    safety::Blocklist { name: name.to_owned(), description: None }
+}
+
+/// There is one list, `here`.
+fn known(name: String) -> Result<String, Status> {
+    if name == "here" {
+        return Ok(name);
+    }
+    let message = format!("there is no blocklist `{name}`");
+    Err(Fault::new(ErrorCode::ResourceNotFound, message).into_status())
 }

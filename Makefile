@@ -11,7 +11,9 @@ run: setup ## install what is missing, build, fetch the models, serve on http://
 	@exec target/release/koine up
 
 test: setup models venv ## every test: Rust, then the real SDKs against real models, in one process and in four
-	cargo test $(CARGO_FLAGS) --workspace
+	cargo test $(CARGO_FLAGS) --workspace -- --skip vectors::
+	@set -o pipefail; cargo test $(CARGO_FLAGS) --workspace --test api vectors:: | tee target/vectors.log
+	@echo "conformance vectors: $$(grep -cE '::v[0-9]{2}_.* ok$$' target/vectors.log) of 45 passed"
 	$(VENV)/bin/python -m pytest -q tests/clients
 
 lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates

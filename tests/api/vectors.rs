@@ -8,6 +8,7 @@ mod content_safety;
 mod conversations;
 mod embeddings;
 mod extras;
+mod limits;
 mod openai;
 mod refusals;
 mod selection;

@@ -14,7 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use chassis::{Admission, Tasks};
 use futures::FutureExt as _;
-use http::header::{CONNECTION, CONTENT_LENGTH};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use http_body::{Frame, SizeHint};
 use http_body_util::Limited;
@@ -35,6 +35,8 @@ const APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// A longer id of a caller is not repeated.
 const LONGEST_ID: usize = 128;
+/// A body of so many bytes comes along with its headers, and hyper takes it off the connection whoever wants it or not.
+const READ_ANYWAY: usize = 4096;
 /// When to try again while this replica stops; another one answers by then.
 const DRAIN_RETRY: Duration = Duration::from_secs(1);
 
@@ -97,6 +99,7 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     chassis::telemetry::continue_trace(&span, request.headers());
     let record = Arc::new(Record::begin(route, span.clone()));
     request.extensions_mut().insert(Arc::clone(&record));
+    let unread = request.version() <= Version::HTTP_11 && may_stay_unread(request.headers());
     let mut response = next.run(request).instrument(span).await;
     let admission = response.extensions_mut().remove::<Arc<Admission>>();
     let code = error::code_of(&response);
@@ -107,9 +110,22 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     if let Some(figures) = record.standing() {
         figures.write(response.headers_mut());
     }
+    if code.is_some() && unread {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     record.answered(response.status(), code);
     record.span().record("http.response.status_code", response.status().as_u16());
     response.map(|body| Body::new(Held { body, record, admission }))
+}
+
+/// Whether a refusal may leave before the body has been read. The connection then ends with it, and the client must know:
+/// otherwise it sends its next request on a connection that is about to close.
+fn may_stay_unread(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    match length {
+        Some(length) => length > READ_ANYWAY,
+        None => headers.contains_key(TRANSFER_ENCODING),
+    }
 }
 
 /// Refuses requests while draining; `trace` keeps the others counted until the last byte of their answer.

@@ -1,7 +1,8 @@
 //! What a policy blocks, and the content-safety routes themselves.
 
 use crate::ask::{
-    PREFIXES, S, SAFETY, VERSIONS, everywhere, is_openai, post, says, streamed, with,
+    API_KEY, Ask, PREFIXES, S, SAFETY, VERSIONS, everywhere, get, is_openai, post, says, streamed,
+    with,
 };
 use e2e::TestStack;
 use serde_json::{Value, json};
@@ -131,5 +132,69 @@ async fn v41_content_safety_analyses_shields_and_keeps_blocklists() {
         found["blocklistsMatch"],
         json!([{"blocklistName": "kitchen", "blocklistItemId": "tomato", "blocklistItemText": "tomatoes"}])
     );
+    keep_a_blocklist(&stack).await;
     stack.stop().await;
+}
+
+/// The life of a list that a caller keeps: made, changed, filled, read, in force, emptied, gone.
+async fn keep_a_blocklist(stack: &TestStack) {
+    let names = |list: &Value| -> Vec<String> {
+        let value = list["value"].as_array().unwrap().iter();
+        value.map(|one| one["blocklistName"].as_str().unwrap().to_owned()).collect()
+    };
+    let lists = route("text/blocklists");
+    let (list, items) =
+        (route("text/blocklists/fruit"), route("text/blocklists/fruit/blocklistItems"));
+    let patch = async |body: &Value, expected: u16| {
+        let ask = Ask::new(stack, "PATCH", &list).header(API_KEY);
+        let ask = ask.header(("content-type", "application/merge-patch+json"));
+        let answer = ask.body(body.to_string()).send().await;
+        assert_eq!(answer.status, expected, "{}", answer.text());
+        answer.json()
+    };
+    let delete = async || Ask::new(stack, "DELETE", &list).header(API_KEY).send().await;
+    get(stack, &list).await.refused(404, "ResourceNotFound");
+    let made = patch(&json!({"description": "of the garden"}), 201).await;
+    assert_eq!(made, json!({"blocklistName": "fruit", "description": "of the garden"}));
+    let changed = patch(&json!({"description": "of the market"}), 200).await;
+    assert_eq!(changed["description"], "of the market");
+    assert_eq!(get(stack, &list).await.ok(), changed);
+    assert_eq!(names(&get(stack, &lists).await.ok()), ["fruit"]);
+    let add =
+        json!({"blocklistItems": [{"text": "papaya", "description": "ripe"}, {"text": "quince"}]});
+    let added =
+        post(stack, &route("text/blocklists/fruit:addOrUpdateBlocklistItems"), &add).await.ok();
+    let ids: Vec<_> = added["blocklistItems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["blocklistItemId"].clone())
+        .collect();
+    assert_eq!((ids.len(), &added["blocklistItems"][0]["text"]), (2, &json!("papaya")));
+    assert_eq!(get(stack, &items).await.ok()["value"].as_array().unwrap().len(), 2);
+    let id = ids[0].as_str().unwrap();
+    let item = get(stack, &route(&format!("text/blocklists/fruit/blocklistItems/{id}"))).await.ok();
+    assert_eq!((&item["blocklistItemId"], &item["description"]), (&ids[0], &json!("ripe")));
+    // A page at a time; the link leads on as it is, and the last page has none.
+    let page = get(stack, &format!("{items}&maxpagesize=1")).await.ok();
+    let link = page["nextLink"].as_str().unwrap();
+    let next = get(stack, &link[link.find("/contentsafety").unwrap()..]).await.ok();
+    assert_eq!((page["value"].as_array().unwrap().len(), next.get("nextLink")), (1, None));
+    let asked =
+        json!({"text": "a ripe papaya", "blocklistNames": ["fruit"], "haltOnBlocklistHit": true});
+    let found = post(stack, &route("text:analyze"), &asked).await.ok();
+    let hit =
+        json!([{"blocklistName": "fruit", "blocklistItemId": id, "blocklistItemText": "papaya"}]);
+    assert_eq!(found["blocklistsMatch"], hit);
+    let remove = route("text/blocklists/fruit:removeBlocklistItems");
+    let removed = post(stack, &remove, &json!({"blocklistItemIds": [id]})).await;
+    assert_eq!((removed.status, removed.bytes.len()), (204, 0));
+    let found = post(stack, &route("text:analyze"), &asked).await.ok();
+    assert_eq!(found["blocklistsMatch"], json!([]));
+    let deleted = delete().await;
+    assert_eq!((deleted.status, deleted.bytes.len()), (204, 0));
+    delete().await.refused(404, "ResourceNotFound");
+    get(stack, &list).await.refused(404, "ResourceNotFound");
+    let named = json!({"text": "x", "blocklistNames": ["fruit"]});
+    assert_eq!(post(stack, &route("text:analyze"), &named).await.status, 404);
 }

@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 #[tokio::test(flavor = "multi_thread")]
 async fn v35_every_prompt_has_its_choice() {
     let stack = TestStack::start().await;
-    for path in everywhere("/completions", "talk") {
+    // A deployment whose policy looks at nothing: token ids are texts that no policy can look at.
+    for path in everywhere("/completions", "free-talk") {
         for (prompt, texts) in [
             (json!("once"), vec![" after once"]),
             (json!(["once", "twice"]), vec![" after once", " after twice"]),
             (json!([1, 2, 3]), vec![" after 3 tokens"]),
             (json!([[1], [2, 3]]), vec![" after 1 tokens", " after 2 tokens"]),
         ] {
-            let body = json!({"model": "talk", "prompt": prompt});
+            let body = json!({"model": "free-talk", "prompt": prompt});
             let said = post(&stack, &path, &body).await.ok();
             assert_eq!(said["object"], "text_completion");
             let choices = said["choices"].as_array().unwrap();
@@ -39,9 +40,9 @@ async fn v35_every_prompt_has_its_choice() {
                 assert_eq!(said, *text, "{path}");
             }
         }
-        post(&stack, &path, &json!({"model": "talk"})).await.refused(400, "BadRequest");
+        post(&stack, &path, &json!({"model": "free-talk"})).await.refused(400, "BadRequest");
         // OpenAI's own names are extras elsewhere.
-        let echo = json!({"model": "talk", "prompt": "once", "echo": true});
+        let echo = json!({"model": "free-talk", "prompt": "once", "echo": true});
         let answer = post(&stack, &path, &echo).await;
         if is_openai(&path) {
             answer.ok();

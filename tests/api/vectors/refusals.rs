@@ -130,7 +130,9 @@ async fn v09_a_body_over_the_limit_is_413() {
             let ask = Ask::new(&stack, "POST", &path).header(API_KEY);
             ask.header(("content-type", "application/json"))
         };
-        let body = ask().body(long.clone()).send().await.refused(413, "RequestEntityTooLarge");
+        let answer = ask().body(long.clone()).send().await;
+        let body = answer.refused(413, "RequestEntityTooLarge");
+        assert_eq!(answer.header("connection"), "close", "the rest of the body is not read");
         assert_eq!(body["error"]["message"], "The request body exceeds 65536 bytes.");
         // The same without an announced length.
         let pieces =

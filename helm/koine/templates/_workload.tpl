@@ -64,7 +64,8 @@ apiVersion: v1
 kind: Service
 metadata:
   {{- include "koine.metadata" (merge (dict "fullname" (printf "%s-admin" .fullname)) .) | nindent 2 }}
-    koine/port: admin
+    # The label `job` in Prometheus.
+    koine/job: koine-{{ .name }}
 spec:
   clusterIP: None
   # Metrics are of most interest while a pod is not ready.
@@ -332,12 +333,13 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
 spec:
-  # The label `job` is edge, chat, embedding or content-safety: dashboards and alerts count on it.
-  jobLabel: app.kubernetes.io/component
+  # The label `job` is koine-edge, koine-chat and so on: dashboards and alerts count on it.
+  jobLabel: koine/job
   selector:
     matchLabels:
       {{- include "koine.selector" . | nindent 6 }}
-      koine/port: admin
+      # The label `job` in Prometheus.
+    koine/job: koine-{{ .name }}
   namespaceSelector: { matchNames: [{{ .root.Release.Namespace }}] }
   endpoints:
     - port: admin

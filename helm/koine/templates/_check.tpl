@@ -2,13 +2,14 @@
 {{- define "koine.check" -}}
 {{- $wrong := list }}
 {{- $v := .Values }}
+{{- $config := (include "koine.component" (dict "root" . "name" "edge") | fromJson).values.config }}
 {{- if $v.edge.enabled }}
 {{- if and $v.edge.auth.existingSecret $v.edge.auth.disabled }}
 {{- $wrong = append $wrong "edge.auth: `existingSecret` and `disabled` contradict each other; keep one" }}
-{{- else if not (or $v.edge.auth.existingSecret $v.edge.auth.disabled) }}
-{{- $wrong = append $wrong (printf "edge.auth.existingSecret: name a Secret with the API keys (kubectl -n %s create secret generic koine-keys --from-literal=%s=\"$(openssl rand -hex 32)\"), or set edge.auth.disabled=true behind a gateway that authenticates" .Release.Namespace $v.edge.auth.key) }}
+{{- else if not (or $v.edge.auth.existingSecret $v.edge.auth.disabled (contains "[edge.auth.jwt" $config)) }}
+{{- $wrong = append $wrong (printf "edge.auth.existingSecret: name a Secret with the API keys (kubectl -n %s create secret generic koine-keys --from-literal=%s=\"$(openssl rand -hex 32)\"), configure [edge.auth.jwt] in edge.config, or set edge.auth.disabled=true behind a gateway that authenticates" .Release.Namespace $v.edge.auth.key) }}
 {{- end }}
-{{- if not (or $v.contentSafety.enabled $v.edge.endpoints.contentSafety (regexMatch `(?m)^\s*policy\s*=\s*""` $v.edge.config)) }}
+{{- if not (or $v.contentSafety.enabled $v.edge.endpoints.contentSafety (regexMatch `(?m)^\s*policy\s*=\s*""` $config)) }}
 {{- $wrong = append $wrong "contentSafety.enabled: false, and no edge.endpoints.contentSafety: nothing would be screened; say so with `policy = \"\"` under [edge.guard] in edge.config" }}
 {{- end }}
 {{- if not (or $v.chat.enabled $v.embedding.enabled $v.edge.endpoints.chat $v.edge.endpoints.embedding) }}

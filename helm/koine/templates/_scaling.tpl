@@ -39,10 +39,7 @@ spec:
   scaleTargetRef: { apiVersion: apps/v1, kind: Deployment, name: {{ .fullname }} }
   minReplicaCount: {{ $scaling.minReplicas }}
   maxReplicaCount: {{ $scaling.maxReplicas }}
-  {{- if int $scaling.queue }}
-  # Prometheus away: as many pods as now are better than a guess.
-  fallback: { failureThreshold: 3, replicas: {{ $scaling.minReplicas }}, behavior: currentReplicasIfHigher }
-  {{- end }}
+  # No `fallback`: while Prometheus is away the HPA keeps as many pods as there are.
   {{- with $scaling.behavior }}
   advanced:
     horizontalPodAutoscalerConfig:

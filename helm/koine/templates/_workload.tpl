@@ -247,8 +247,8 @@ topologySpreadConstraints:
 {{- if eq .name "edge" }}
 {{- if .values.auth.disabled }}
 - { name: EDGE__AUTH__DISABLED, value: "true" }
-{{- else }}
-- { name: EDGE__AUTH__KEY_FILE, value: /etc/koine-keys/keys }
+{{- else if .values.auth.existingSecret }}
+- { name: EDGE__AUTH__KEY_FILE, value: /etc/koine-keys/{{ .values.auth.key }} }
 {{- end }}
 - { name: EDGE__CHAT__ENDPOINTS, value: {{ include "koine.endpoints" (dict "root" .root "own" .values.endpoints.chat "name" "chat") | squote }} }
 - { name: EDGE__EMBEDDING__ENDPOINTS, value: {{ include "koine.endpoints" (dict "root" .root "own" .values.endpoints.embedding "name" "embedding") | squote }} }
@@ -283,7 +283,7 @@ topologySpreadConstraints:
   secret:
     secretName: {{ .values.auth.existingSecret }}
     defaultMode: 0440
-    items: [{ key: {{ .values.auth.key }}, path: keys }]
+    items: [{ key: {{ .values.auth.key }}, path: {{ .values.auth.key }} }]
 {{- end }}
 {{- with .values.secretFiles }}
 - name: secrets
@@ -338,8 +338,7 @@ spec:
   selector:
     matchLabels:
       {{- include "koine.selector" . | nindent 6 }}
-      # The label `job` in Prometheus.
-    koine/job: koine-{{ .name }}
+      koine/job: koine-{{ .name }}
   namespaceSelector: { matchNames: [{{ .root.Release.Namespace }}] }
   endpoints:
     - port: admin

@@ -8,6 +8,7 @@ counts, not what only tests or build scripts use.
 """
 
 import json
+import re
 import subprocess
 import sys
 import uuid
@@ -83,7 +84,7 @@ def component(package):
         "purl": f"pkg:cargo/{package['name']}@{package['version']}",
     }
     if package["license"]:
-        entry["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+        entry["licenses"] = [{"expression": re.sub(r"\s*/\s*", " OR ", package["license"])}]
     return entry
 
 

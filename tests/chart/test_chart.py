@@ -310,7 +310,7 @@ def test_the_test_pod_s_program_judges_a_server(tmp_path):
 
     def outcome(server_class, **env):
         server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), server_class)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         env = {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "OPEN": "false", **env}
         done = run(sys.executable, CHART / "files/test-api.py", env=env)
         server.shutdown()

@@ -37,7 +37,7 @@ in the batch (`chat_waiting_sequences`), tokens that wait for ONNX Runtime (`onn
 adapter (`deploy/kubernetes/prometheus-adapter.yaml`), with `keda` only Prometheus.
 
 How weights arrive: `models.source` is `pull` (an init container fetches them, checks their sha256 and fills the volume),
-`volume` (they are there), or `image` (they are in the images; build these on top of ours with `COPY models /models`).
+`volume` (they are there), or `image` (they are in images built on top of ours: see `docs/release.md`).
 
 | value | default | meaning |
 | --- | --- | --- |

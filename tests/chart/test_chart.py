@@ -115,6 +115,21 @@ def test_only_the_edge_reaches_the_services_and_nobody_else_is_let_in():
             assert [p["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for p in door["from"]] == ["edge"]
 
 
+def allowed_ports(component, case):
+    policy = next(p for p in of_kind(case, "NetworkPolicy") if p["metadata"]["labels"]["app.kubernetes.io/component"] == component)
+    return {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+
+def test_what_the_values_lead_to_is_what_the_policies_let_through():
+    assert allowed_ports("edge", "default") == {53, 50051, 50052, 50053}
+    assert allowed_ports("edge", "ha") == {53, 50051, 50052, 50053, 6379}
+    assert allowed_ports("edge", "keda-gateway") == {53, 50051, 50052, 50053, 6379, 4317}
+    assert allowed_ports("chat", "default") == {53, 443}
+    # No weights are fetched: a server upstream and the collector are all that is left.
+    assert allowed_ports("chat", "keda-gateway") == {53, 4317, 8000}
+    assert allowed_ports("chat", "gpu") == {53}
+
+
 @cases
 def test_a_pod_has_time_for_its_hook_and_its_drain(case):
     for deployment in of_kind(case, "Deployment"):

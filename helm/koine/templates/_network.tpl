@@ -55,6 +55,12 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "koine.selector" (dict "root" .root "name" "redis") | nindent 14 }}
+    {{- else if eq .root.Values.redis.mode "external" }}
+    - ports: [{ port: {{ .root.Values.redis.port }}, protocol: TCP }]
+      {{- with .root.Values.networkPolicy.redis }}
+      to:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
     {{- end }}
     {{- else if and (eq .root.Values.models.source "pull") .values.models.pull }}
     # Weights, fetched by the init container.

@@ -84,6 +84,12 @@ EDGE = ("Koine: edge", "edge_requests_total", {
         panel("Mean prompt and answer", "Tokens of one request.", "short",
               (f'{rate("edge_tokens_total", "kind")} / ignoring(kind) group_left {rate("edge_request_seconds_count")}', "{{kind}}")),
     ],
+    "Calls to the services": [
+        panel("Replicas known", "Of all services together, as each edge's name service says.", "short",
+              (f"sum by (instance) (client_replicas{{{I}}})", "{{instance}}"), width=12),
+        panel("Calls made again", "At another replica, because the first failed before anything of its answer was handed on.", "ops",
+              (rate("client_retries_total", "instance"), "{{instance}}"), width=12),
+    ],
     "Content safety around requests": [
         panel("Verdicts", "unavailable: the service did not answer in time.", "ops",
               (rate("edge_screened_texts_total", "what, verdict"), "{{what}} {{verdict}}"), stack=True, width=12),

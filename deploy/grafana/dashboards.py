@@ -90,6 +90,17 @@ EDGE = ("Koine: edge", "edge_requests_total", {
         panel("Calls made again", "At another replica, because the first failed before anything of its answer was handed on.", "ops",
               (rate("client_retries_total", "instance"), "{{instance}}"), width=12),
     ],
+    "Who is let in": [
+        panel("Turned away", "At the door: unknown or expired credentials, or valid ones that may not do this.", "reqps",
+              (rate("edge_turned_away_total", "why"), "{{why}}"), stack=True, width=6),
+        panel("Over a limit", "Answered 429, by the limit that was reached.", "reqps",
+              (rate("edge_limited_requests_total", "deployment, limit"), "{{deployment}} {{limit}}"), stack=True, width=6),
+        panel("Waiting for a slot", "Requests of deployments whose `concurrent` is taken.", "short",
+              (f"sum by (deployment) (edge_queued_requests{{{I}}})", "{{deployment}}"), width=6),
+        panel("Time of that wait", "95 in 100 are shorter.", "s", *quantiles("edge_queue_seconds", "deployment"), width=6),
+        panel("Limits not counted", "Redis did not answer; what was done instead.", "reqps",
+              (rate("edge_limits_unavailable_total", "instead"), "{{instead}}"), width=24),
+    ],
     "Content safety around requests": [
         panel("Verdicts", "unavailable: the service did not answer in time.", "ops",
               (rate("edge_screened_texts_total", "what, verdict"), "{{what}} {{verdict}}"), stack=True, width=12),

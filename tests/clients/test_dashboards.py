@@ -25,6 +25,10 @@ OWN = {"up": set()}
 RARE = {
     "chat_step_backs_total": set(),
     "client_retries_total": set(),
+    "edge_limited_requests_total": {"deployment", "limit"},
+    "edge_limits_unavailable_total": {"instead"},
+    "edge_queued_requests": {"deployment"},
+    "edge_queue_seconds_bucket": {"deployment"},
 }
 NOBODY = "http://127.0.0.1:9/v1"
 REMOTES = {

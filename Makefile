@@ -15,19 +15,22 @@ test: setup models venv ## every test: Rust, then the real SDKs against real mod
 	@set -o pipefail; cargo test $(CARGO_FLAGS) --workspace --test api vectors:: | tee target/vectors.log
 	@echo "conformance vectors: $$(grep -cE '::v[0-9]{2}_.* ok$$' target/vectors.log) of 45 passed"
 	$(VENV)/bin/python -m pytest -q tests/clients
+	$(VENV)/bin/python -m pytest -q tests/chart
 
-lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates
+lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates, what we may depend on
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo test $(CARGO_FLAGS) --workspace --test api architecture
+	deploy/supply/deny.sh
 
 bench: setup models venv ## the figures of README's table, measured here
 	target/release/overhead
 	$(VENV)/bin/python tests/bench/bench.py
 
-images: ## four images, each with the one binary it needs
-	for s in edge chat embedding content-safety; do \
-	  docker build -f deploy/docker/Dockerfile --build-arg SERVICE=$$s -t koine/$$s:dev . || exit 1; done
+images: ## an image for each target, with the date of the commit in it: see docs/release.md
+	for target in edge chat embedding content-safety koine models; do \
+	  docker build -f deploy/docker/Dockerfile --target $$target -t koine/$$target:dev \
+	    --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) . || exit 1; done
 
 setup: ## compilers and libraries that the build needs, through the system's package manager
 	@deploy/setup/packages.sh
@@ -39,9 +42,9 @@ models: setup ## fetch and verify the default models
 # The clients of the tests, exactly as listed: two Python environments, because they do not all fit into one, and Node's.
 PIP_INSTALL := -m pip install -q --no-compile --no-deps -r tests/clients/requirements
 venv: $(VENV)/ready
-$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json
+$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL)/main.txt
+	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt
 	python3 -m venv $(VENV)/other
 	$(VENV)/other/bin/python $(PIP_INSTALL)/other.txt
 	cd tests/clients/node && $(CURDIR)/$(VENV)/bin/python -c \

@@ -86,6 +86,7 @@ def start_standalone():
 def compose():
     text = (ROOT / "docker-compose.yml").read_text()
     text = re.sub(r"\$\{KOINE_KEY:\?[^}]*\}", KEY, text)
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
     return yaml.safe_load(text)
 
 
@@ -98,7 +99,8 @@ def compose_environment(service, ports):
     return env
 
 
-def start_services():
+def start_services(**extra):
+    """Starts the four; `extra` are variables of this test, which go to all of them (each reads its own)."""
     chosen = {}
 
     def ports(port):
@@ -106,7 +108,7 @@ def start_services():
 
     processes = {}
     for service in SERVICES:
-        env = clean_env(**compose_environment(service, ports))
+        env = clean_env(**compose_environment(service, ports), **extra)
         log = open(BINARIES / f"clients-{service}.log", "w")
         processes[service] = subprocess.Popen([BINARIES / service], env=env, cwd="/", stderr=log)
         processes[service].koine_env = env

@@ -1,0 +1,65 @@
+{{/* Values that contradict each other or lack something: one message for all, each naming the value and the remedy. */}}
+{{- define "koine.check" -}}
+{{- $wrong := list }}
+{{- $v := .Values }}
+{{- $config := (include "koine.component" (dict "root" . "name" "edge") | fromJson).values.config }}
+{{- if $v.edge.enabled }}
+{{- if and $v.edge.auth.existingSecret $v.edge.auth.disabled }}
+{{- $wrong = append $wrong "edge.auth: `existingSecret` and `disabled` contradict each other; keep one" }}
+{{- else if not (or $v.edge.auth.existingSecret $v.edge.auth.disabled (contains "[edge.auth.jwt" $config)) }}
+{{- $wrong = append $wrong (printf "edge.auth.existingSecret: name a Secret with the API keys (kubectl -n %s create secret generic koine-keys --from-literal=%s=\"$(openssl rand -hex 32)\"), configure [edge.auth.jwt] in edge.config, or set edge.auth.disabled=true behind a gateway that authenticates" .Release.Namespace $v.edge.auth.key) }}
+{{- end }}
+{{- if not (or $v.contentSafety.enabled $v.edge.endpoints.contentSafety (regexMatch `(?m)^\s*policy\s*=\s*""` $config)) }}
+{{- $wrong = append $wrong "contentSafety.enabled: false, and no edge.endpoints.contentSafety: nothing would be screened; say so with `policy = \"\"` under [edge.guard] in edge.config" }}
+{{- end }}
+{{- if not (or $v.chat.enabled $v.embedding.enabled $v.edge.endpoints.chat $v.edge.endpoints.embedding) }}
+{{- $wrong = append $wrong "edge.enabled: true, but there is neither a chat nor an embedding service to lead to; enable one or set edge.endpoints" }}
+{{- end }}
+{{- else if or $v.ingress.enabled $v.gateway.enabled }}
+{{- $wrong = append $wrong "ingress.enabled, gateway.enabled: they lead to the edge, but edge.enabled is false" }}
+{{- end }}
+{{- if and (eq $v.redis.mode "external") (not $v.redis.existingSecret) }}
+{{- $wrong = append $wrong "redis.existingSecret: needed for redis.mode=external; it holds the URL" }}
+{{- else if and (ne $v.redis.mode "external") $v.redis.existingSecret }}
+{{- $wrong = append $wrong (printf "redis.existingSecret: not used with redis.mode=%s; set mode=external or leave it empty" $v.redis.mode) }}
+{{- end }}
+{{- if and $v.gateway.enabled (not $v.gateway.parentRefs) }}
+{{- $wrong = append $wrong "gateway.parentRefs: name the gateway that the route belongs to" }}
+{{- end }}
+{{- if and $v.ingress.tlsSecret (not $v.ingress.host) }}
+{{- $wrong = append $wrong "ingress.host: needed with ingress.tlsSecret" }}
+{{- end }}
+{{- range $name, $fact := include "koine.facts" . | fromYaml }}
+{{- $c := include "koine.component" (dict "root" $ "name" $name) | fromJson }}
+{{- $s := $c.values }}
+{{- if $s.enabled }}
+{{- $scaling := $s.autoscaling }}
+{{- if ne $scaling.mode "none" }}
+{{- if gt (int $scaling.minReplicas) (int $scaling.maxReplicas) }}
+{{- $wrong = append $wrong (printf "%s.autoscaling: minReplicas %v is more than maxReplicas %v" $fact.key $scaling.minReplicas $scaling.maxReplicas) }}
+{{- end }}
+{{- if not (or (int $scaling.cpu) (int $scaling.queue)) }}
+{{- $wrong = append $wrong (printf "%s.autoscaling: nothing to scale by; set cpu or queue" $fact.key) }}
+{{- end }}
+{{- if and (int $scaling.cpu) (not (dig "requests" "cpu" "" $s.resources)) }}
+{{- $wrong = append $wrong (printf "%s.autoscaling.cpu: is a part of resources.requests.cpu, which is not set" $fact.key) }}
+{{- end }}
+{{- if and (eq $scaling.mode "keda") (int $scaling.queue) (not $v.monitoring.prometheusAddress) }}
+{{- $wrong = append $wrong (printf "monitoring.prometheusAddress: needed for %s.autoscaling.queue with mode=keda" $fact.key) }}
+{{- end }}
+{{- end }}
+{{- if and (eq $name "edge") (int $s.gpu.count) }}
+{{- $wrong = append $wrong "edge.gpu.count: the edge computes nothing; leave it 0" }}
+{{- end }}
+{{- if and (ne $name "edge") (eq $v.models.source "volume") $s.models.pull (not $s.models.volume) }}
+{{- $wrong = append $wrong (printf "%s.models.volume: needed for models.source=volume" $fact.key) }}
+{{- end }}
+{{- if and (ne $name "edge") (eq $v.models.source "image") $s.models.volume }}
+{{- $wrong = append $wrong (printf "%s.models.volume: would hide the weights of the image; leave it empty with models.source=image" $fact.key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $wrong }}
+{{- fail (printf "\nthe values have %d problem(s):\n  %s" (len $wrong) (join "\n  " $wrong)) }}
+{{- end }}
+{{- end }}

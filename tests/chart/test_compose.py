@@ -1,0 +1,128 @@
+"""docker-compose.yml and what stands behind it: Compose itself reads it, and each service is as closed as it can be.
+
+That the services run with these commands and variables is shown in tests/clients, which starts them as processes.
+"""
+
+import json
+import re
+
+import pytest
+import yaml
+from tools import BINARIES, ROOT, run
+
+OURS = ("edge", "chat", "embedding", "content-safety")
+PROFILES = ("--profile", "*")
+
+
+def resolved(**env):
+    """The file as Compose understands it, with every profile."""
+    done = run("docker-compose", "-f", ROOT / "docker-compose.yml", *PROFILES, "config", "--format", "json",
+               env={"KOINE_KEY": "k", **env})
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def services():
+    return resolved()["services"]
+
+
+def test_without_a_key_compose_says_what_to_set():
+    done = run("docker-compose", "-f", ROOT / "docker-compose.yml", "config", "--quiet")
+    assert done.returncode != 0 and "set KOINE_KEY to the key that clients send" in done.stderr
+
+
+def test_an_option_that_the_specification_does_not_know_is_found(tmp_path):
+    text = (ROOT / "docker-compose.yml").read_text().replace("pids_limit: 512", "pids_limt: 512")
+    (tmp_path / "docker-compose.yml").write_text(text)
+    done = run("docker-compose", "-f", tmp_path / "docker-compose.yml", "config", "--quiet", env={"KOINE_KEY": "k"})
+    assert done.returncode != 0 and "pids_limt" in done.stderr
+
+
+def test_every_container_is_closed(services):
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"] and not service.get("privileged"), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["pids_limit"] == 512, name
+        user = service["user"].split(":")[0]
+        assert user.isdigit() and user != "0", name
+        assert not re.search(r":latest$|^[^:]+$", service["image"]), name
+
+
+def test_ports_are_on_this_machine_alone(services):
+    for name, service in services.items():
+        for port in service.get("ports", []):
+            assert port["host_ip"] == "127.0.0.1", name
+    assert [p["published"] for p in services["edge"]["ports"]] == ["8080"]
+    assert not any(services[name].get("ports") for name in OURS if name != "edge")
+
+
+def test_what_is_watched_runs_only_with_its_profile(services):
+    assert {name for name, s in services.items() if s.get("profiles") == ["observe"]} == {
+        "collector", "jaeger", "prometheus", "grafana"}
+
+
+def test_each_service_waits_for_what_it_needs_to_be_healthy(services):
+    waits = {n: {k: v["condition"] for k, v in s.get("depends_on", {}).items()} for n, s in services.items()}
+    assert waits["edge"] == dict.fromkeys(("chat", "embedding", "content-safety", "redis"), "service_healthy")
+    for name in OURS[1:]:
+        assert waits[name] == {"models": "service_completed_successfully"}
+    for name in (*OURS, "redis"):
+        assert services[name]["healthcheck"]["test"][0] == "CMD"
+
+
+def test_a_service_may_drain_before_it_is_killed(services):
+    shown = run(BINARIES / "koine", "config", "show").stdout
+    drains = [int(ms) / 1000 for ms in re.findall(r"^drain_timeout_ms = (\d+)$", shown, re.MULTILINE)]
+    assert drains
+    for name in OURS:
+        grace = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", services[name]["stop_grace_period"])
+        assert int(grace[1] or 0) * 60 + int(grace[2] or 0) > max(drains), name
+
+
+@pytest.mark.parametrize("traces", ["", "http://collector:4317"])
+@pytest.mark.parametrize("service", OURS)
+def test_the_binary_takes_its_environment(service, traces):
+    environment = resolved(OTLP_ENDPOINT=traces)["services"][service]["environment"]
+    done = run(BINARIES / service, "--check", env=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_file_that_is_mounted_is_here(services):
+    mounted = [v["source"] for s in services.values() for v in s.get("volumes", []) if v["type"] == "bind"]
+    assert len(mounted) == 5
+    for source in mounted:
+        assert (ROOT / source).exists(), source
+
+
+def test_prometheus_asks_the_admin_ports_that_the_services_open(services):
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
+    wanted = {}
+    for name in OURS:
+        prefix = name.upper().replace("-", "_")
+        port = services[name]["environment"][f"{prefix}__SERVICE__ADMIN_LISTEN"].split(":")[1]
+        wanted[f"koine-{name}"] = [f"{name}:{port}"]
+    assert jobs == wanted
+    mounts = [v["target"] for v in services["prometheus"]["volumes"]]
+    assert set(config["rule_files"]) <= set(mounts)
+
+
+def test_the_collector_s_pipelines_name_what_it_has(services):
+    config = yaml.safe_load((ROOT / "deploy/otel/collector.yaml").read_text())
+    for pipeline in config["service"]["pipelines"].values():
+        for kind, names in pipeline.items():
+            assert set(names) <= set(config[kind]), kind
+        # The limiter is of use only in front.
+        assert pipeline["processors"][0] == "memory_limiter"
+    assert config["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].endswith(":4317")
+    assert config["exporters"]["otlp"]["endpoint"].split(":")[0] in services
+
+
+def test_grafana_is_told_where_dashboards_and_prometheus_are(services):
+    home = ROOT / "deploy/grafana/provisioning"
+    provider = yaml.safe_load((home / "dashboards/koine.yaml").read_text())["providers"][0]
+    assert provider["options"]["path"] in [v["target"] for v in services["grafana"]["volumes"]]
+    for source in yaml.safe_load((home / "datasources/koine.yaml").read_text())["datasources"]:
+        assert re.match(r"http://([a-z]+):", source["url"])[1] in services

@@ -1,0 +1,218 @@
+"""The Dockerfile without a container engine: a linter reads it, and each binary runs in a directory that holds just the files
+that its image has, as a user who may write nothing.
+"""
+
+import http.client
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+
+import pytest
+from tools import BINARIES, ROOT, run
+
+DOCKERFILE = ROOT / "deploy/docker/Dockerfile"
+TEXT = DOCKERFILE.read_text()
+OURS = ("edge", "chat", "embedding", "content-safety")
+# Libraries of gcr.io/distroless/cc-debian12: glibc, libgcc, libgomp, libstdc++, and nothing else.
+IN_BASE = {"libc.so.6", "libm.so.6", "libgcc_s.so.1", "libgomp.so.1", "libstdc++.so.6", "ld-linux-x86-64.so.2",
+           "libpthread.so.0", "libdl.so.2", "librt.so.1"}
+# What that base weighs, unpacked.
+BASE_BYTES = 24 * 1024 * 1024
+LARGEST_EDGE = 40 * 1024 * 1024
+READY_WITHIN = 60
+USER = 65532
+
+
+def stages():
+    """Each stage with the stage or image that it stands on, and its instructions."""
+    found = {}
+    for base, name, body in re.findall(r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", TEXT, re.MULTILINE | re.DOTALL):
+        body = re.sub(r"^#.*\n", "", body, flags=re.MULTILINE).replace("\\\n", " ")
+        found[name] = (base, [line for line in body.splitlines() if line.strip()])
+    return found
+
+
+def whole(name):
+    """The instructions of a stage with those it inherits."""
+    base, lines = stages()[name]
+    return (whole(base) if base in stages() else []) + lines
+
+
+def last(name, instruction):
+    said = [line.split(" ", 1)[1] for line in whole(name) if line.startswith(instruction + " ")]
+    return said[-1] if said else None
+
+
+def test_the_linter_has_nothing_to_say():
+    done = run("hadolint", DOCKERFILE)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout
+
+
+@pytest.mark.parametrize("target", [*OURS, "koine", "models"])
+def test_every_image_names_user_labels_entry_and_what_it_is_made_of(target):
+    assert last(target, "USER") == f"{USER}:{USER}"
+    assert json.loads(last(target, "ENTRYPOINT"))[0].startswith("/usr/local/bin/")
+    labels = " ".join(line for line in whole(target) if line.startswith("LABEL"))
+    for label in ("title", "description", "licenses"):
+        assert f"org.opencontainers.image.{label}=" in labels
+    assert any(line.startswith("COPY --from=build-") and line.endswith("/usr/share/doc/koine") for line in whole(target))
+
+
+@pytest.mark.parametrize("target", OURS)
+def test_an_image_copies_one_binary_of_its_own_and_asks_it_for_its_health(target):
+    copies = [line.split()[1:] for line in whole(target) if line.startswith("COPY")]
+    assert copies == [
+        [f"--from=build-{target}", "/out/doc", "/usr/share/doc/koine"],
+        [f"--from=build-{target}", "/out/service", "/usr/local/bin/service"],
+    ]
+    assert 'CMD ["/usr/local/bin/service", "healthcheck"]' in last(target, "HEALTHCHECK")
+    build = "\n".join(stages()[f"build-{target}"][1])
+    assert f"--locked -p {target} " in build and f"target/dist/{target} /out/service" in build
+    # Dependencies first, in a layer that the source does not touch.
+    assert build.index("cargo chef cook") < build.index("COPY . .") < build.index("cargo build")
+
+
+def test_everything_that_the_build_copies_or_runs_is_here():
+    assert (ROOT / "LICENSE").exists() and (ROOT / ".cargo").is_dir()
+    assert os.access(ROOT / "deploy/supply/notices.py", os.X_OK)
+    ignored = (ROOT / ".dockerignore").read_text().split()
+    assert {"target", "models", ".git", ".venv", ".cache"} <= set(ignored)
+    channel = re.search(r'channel = "([^"]+)"', (ROOT / "rust-toolchain.toml").read_text())[1]
+    assert f"RUSTUP_TOOLCHAIN={channel}" in TEXT and f"rust:{channel.rsplit('.', 1)[0]}-" in TEXT
+
+
+def libraries(binary):
+    """What the loader would open: name and path."""
+    listed = subprocess.run(["ldd", binary], capture_output=True, text=True, check=True).stdout
+    assert "not found" not in listed
+    return {os.path.basename(path): path for path in re.findall(r"(/\S+) \(0x", listed)}
+
+
+def loaded():
+    """Everything that is linked or opened at run time: our binaries, and the ONNX Runtime of the model volume."""
+    return [*(BINARIES / service for service in OURS), *(ROOT / "models/onnxruntime").glob("libonnxruntime.so*[0-9]")]
+
+
+def test_nothing_needs_a_library_that_the_base_lacks():
+    assert len(loaded()) == len(OURS) + 1
+    for file in loaded():
+        assert set(libraries(file)) <= IN_BASE, file
+
+
+def base():
+    """The libraries of the base that anything here needs, as this machine has them."""
+    return {path for file in loaded() for path in libraries(file).values()}
+
+
+def test_the_edge_knows_neither_engine_and_its_image_is_small(tmp_path):
+    small = tmp_path / "edge"
+    subprocess.run(["strip", "-g", "-o", small, BINARIES / "edge"], check=True)
+    assert small.stat().st_size + BASE_BYTES < LARGEST_EDGE
+    content = small.read_bytes()
+    for engine in (b"llama_model_load", b"OrtGetApiBase", b"GOMP_parallel"):
+        assert engine not in content
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A function that lays out an image's root file system; only root may write in it."""
+
+    def lay(service, with_models):
+        root = tmp_path / "root"
+        place(BINARIES / service, root / "usr/local/bin/service")
+        for path in base():
+            place(path, root / path.lstrip("/"))
+        (root / "models").mkdir()
+        if with_models:
+            for file in (ROOT / "models").resolve().rglob("*"):
+                if file.is_file():
+                    place(file, root / "models" / file.relative_to((ROOT / "models").resolve()))
+        for folder, _, _ in os.walk(root):
+            os.chmod(folder, 0o555)
+        return root
+
+    yield lay
+    for folder, _, _ in os.walk(tmp_path):
+        os.chmod(folder, 0o755)
+    shutil.rmtree(tmp_path)
+
+
+def place(source, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source = os.path.realpath(source)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def confined(root):
+    """The words in front of a command that see `root` alone: as nobody where this is root, else in a namespace of its own."""
+    path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+    chroot, unshare = shutil.which("chroot", path=path), shutil.which("unshare", path=path)
+    if os.geteuid() == 0:
+        return [chroot, f"--userspec={USER}:{USER}", str(root)]
+    return [unshare, "--user", "--map-root-user", chroot, str(root)]
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def environment(service):
+    """What the image and a minimal deployment set, with free ports; services the edge leads to are not there."""
+    prefix, port, admin = service.upper().replace("-", "_"), free_port(), free_port()
+    env = {
+        "OMP_WAIT_POLICY": "passive",
+        f"{prefix}__SERVICE__LISTEN": f"127.0.0.1:{port}",
+        f"{prefix}__SERVICE__ADMIN_LISTEN": f"127.0.0.1:{admin}",
+    }
+    if service == "edge":
+        return env | {"EDGE__AUTH__KEYS": '["k"]'}, port, admin
+    return env | {f"{prefix}__MODELS__DIR": "/models", f"{prefix}__MODELS__OFFLINE": "true"}, port, admin
+
+
+def answers(port, path):
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+def until(condition, process):
+    deadline = time.monotonic() + READY_WITHIN
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "not in time"
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_files_of_an_image_suffice_to_run_and_to_stop(service, root):
+    env, port, admin = environment(service)
+    front = [*confined(root(service, with_models=service != "edge")), "/usr/local/bin/service"]
+    assert subprocess.run([*front, "--version"], env=env, capture_output=True, text=True, check=True).stdout.startswith(
+        service.replace("-", "_"))
+    process = subprocess.Popen(front, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        # A model service is ready with its models loaded; an edge without services is alive and asks for keys, and not ready.
+        until(lambda: answers(admin, "/livez") == 200, process)
+        if service == "edge":
+            until(lambda: answers(port, "/v1/models") == 401, process)
+        else:
+            until(lambda: answers(admin, "/readyz") == 200, process)
+        health = subprocess.run([*front, "healthcheck"], env=env, capture_output=True)
+        assert health.returncode == (1 if service == "edge" else 0)
+    finally:
+        process.terminate()
+        _, log = process.communicate(timeout=READY_WITHIN)
+    assert process.returncode == 0, log

@@ -64,7 +64,7 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
     let mut described = Router::new();
     if app.config.api.docs {
         entries.extend(openapi::own_entries());
-        let document = openapi::describe(&entries, &app.config, access.open());
+        let document = openapi::describe(&entries, &app.config, access.is_open());
         described = description::serve(&document);
     }
     let router = routes

@@ -11,8 +11,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Headers that are part of the contract where they appear.
-const HEADERS: [&str; 6] =
-    ["content-type", "x-ms-error-code", "allow", "retry-after", "retry-after-ms", "x-should-retry"];
+const HEADERS: [&str; 9] = [
+    "content-type",
+    "x-ms-error-code",
+    "allow",
+    "retry-after",
+    "retry-after-ms",
+    "x-should-retry",
+    "x-ratelimit-limit-requests",
+    "x-ratelimit-remaining-requests",
+    "policy-id",
+];
 
 /// One request, as its file describes it; exactly one of the bodies, or none.
 #[derive(Debug, Deserialize)]
@@ -43,6 +52,13 @@ pub(crate) struct Request {
     deep: Option<usize>,
     /// This many inputs.
     many: Option<usize>,
+    /// Sent so many times; the last answer is kept.
+    #[serde(default = "once")]
+    times: usize,
+}
+
+fn once() -> usize {
+    1
 }
 
 fn yes() -> bool {
@@ -203,6 +219,10 @@ async fn every_golden_request_gets_exactly_its_golden_answer() {
         let request = Request::load(case);
         for first in &request.before {
             assert!(first.send(&stack).await.status().is_success(), "before {}", case.display());
+        }
+        for _ in 1..request.times {
+            // Read to its end, so that it is over before the next.
+            answer(request.send(&stack).await).await;
         }
         let (file, got) = answer(request.send(&stack).await).await;
         for last in &request.after {

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 pub const KEY: &str = "golden-key";
 /// How long running requests may go on when the stack stops.
 const DRAIN: Duration = Duration::from_secs(10);
-/// The options of the stack: small limits, and a deployment under each kind of policy.
-const OPTIONS: [(&str, &str); 8] = [
+/// The options of the stack: small limits, and a deployment under each kind of policy, and one with a limit.
+const OPTIONS: [(&str, &str); 10] = [
     ("EDGE__AUTH__KEYS", "[\"golden-key\"]"),
     ("EDGE__LIMITS__BODY_BYTES", "65536"),
     ("EDGE__DISCOVERY__RETRY_MS", "10"),
@@ -30,8 +30,10 @@ const OPTIONS: [(&str, &str); 8] = [
     (
         "EDGE__DEPLOYMENTS",
         "[{name='strict-talk',service='chat',model='talk',policy='kitchen'},\
-          {name='free-talk',service='chat',model='talk',policy=''}]",
+          {name='free-talk',service='chat',model='talk',policy=''},\
+          {name='busy-talk',service='chat',model='talk',policy=''}]",
     ),
+    ("EDGE__RATES__DEPLOYMENTS", "[{deployments=['busy-talk'],limits={requests_per_day=1}}]"),
     (
         "CONTENT_SAFETY__BLOCKLISTS__LISTS",
         "[{name='kitchen',items=[{id='tomato',text='tomatoes'}]}]",

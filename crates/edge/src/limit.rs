@@ -40,6 +40,8 @@ const BUSY_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 /// How often a request that waits looks for slots that other edges gave back, which nobody tells this one.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How long a slot may be on its way back to Redis after the last byte of an answer has left.
+const SETTLING: Duration = Duration::from_millis(20);
 /// Slots outlive the longest request by this much, so that none is free while its request still runs.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
 
@@ -122,7 +124,7 @@ impl Limits {
         let queue = rules.queues().then(|| inner.queue(deployment));
         let turn = match &queue {
             Some(queue) => inner.take_in_turn(queue, &rules, &demand).await,
-            None => Turn::Answered(inner.store.take(&demand).await),
+            None => Turn::Answered(inner.take(&rules, &demand).await),
         };
         match turn {
             Turn::Answered(answer) => inner.conclude(answer, rules, demand.id, queue),
@@ -166,10 +168,20 @@ impl Inner {
         Outcome { figures: Some(figures), ticket }
     }
 
+    /// Asks a second time where only a slot of the caller is missing: that of its last request may still be on its way back.
+    async fn take(&self, rules: &Rules, demand: &Demand) -> Answer {
+        let answer = self.store.take(demand).await;
+        if !self.store.is_shared() || !rules.lack_own_slot(&answer) {
+            return answer;
+        }
+        tokio::time::sleep(SETTLING).await;
+        self.store.take(demand).await
+    }
+
     /// Takes at once where nobody waits, else in turn.
     async fn take_in_turn(&self, queue: &Arc<Queue>, rules: &Rules, demand: &Demand) -> Turn {
         if queue.is_empty() {
-            let answer = self.store.take(demand).await;
+            let answer = self.take(rules, demand).await;
             if !rules.lack_a_slot(&answer) {
                 return Turn::Answered(answer);
             }
@@ -196,7 +208,7 @@ impl Inner {
             let until = if self.store.is_shared() { look } else { deadline };
             match tokio::time::timeout_at(until, place.called()).await {
                 Ok(()) => {
-                    let answer = self.store.take(demand).await;
+                    let answer = self.take(rules, demand).await;
                     if !rules.lack_a_slot(&answer) {
                         return Turn::Answered(answer);
                     }

@@ -178,16 +178,18 @@ impl Rules {
 
     /// Whether nothing but a slot of the deployment is missing.
     pub(super) fn lack_a_slot(&self, answer: &Answer) -> bool {
+        self.lack_only(answer, Rule::is_deployment_slots)
+    }
+
+    /// Whether nothing but a slot of the caller is missing.
+    pub(super) fn lack_own_slot(&self, answer: &Answer) -> bool {
+        self.lack_only(answer, |rule| rule.of == Of::Caller && rule.what.is_slots())
+    }
+
+    fn lack_only(&self, answer: &Answer, this: impl Fn(&Rule) -> bool) -> bool {
         let Answer::Counted(taken, _) = answer else { return false };
         let refusing = self.list.iter().zip(&taken.standings).filter(|(_, s)| !s.wait.is_zero());
-        let mut any = false;
-        for (rule, _) in refusing {
-            if !rule.is_deployment_slots() {
-                return false;
-            }
-            any = true;
-        }
-        any
+        !taken.admitted && refusing.map(|(rule, _)| rule).all(this)
     }
 
     /// What keeps the request out longest, and how long; none where it is admitted.

@@ -101,7 +101,8 @@ async fn judge(stack: &TestStack, description: &mut Description, request: &Reque
     if media.is_null() {
         return vec![format!("{status} as {content_type} is not described")];
     }
-    let schema = media.get("x-item-schema").unwrap_or(&media["schema"]);
+    let event = media.pointer("/schema/properties/data/contentSchema");
+    let schema = event.unwrap_or(&media["schema"]);
     for body in &bodies {
         // An error event ends a stream that broke.
         let misfit = if content_type == "text/event-stream" && body.get("error").is_some() {

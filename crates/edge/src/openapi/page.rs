@@ -126,7 +126,8 @@ fn responses(html: &mut Html, document: &Value, operation: &Operation<'_>) {
         html.raw("<tr><td>").element("code", status).raw("</td><td>");
         for (content_type, media) in object(response, "/content") {
             html.raw("<code>").text(content_type).raw("</code>: ");
-            schema::shape(html, media.get("x-item-schema").unwrap_or(&media["schema"]));
+            let event = media.pointer("/schema/properties/data/contentSchema");
+            schema::shape(html, event.unwrap_or(&media["schema"]));
             html.raw("<br>");
         }
         html.raw("</td><td>").paragraphs(text(response, "/description")).raw("</td></tr>\n");

@@ -73,14 +73,18 @@ fn describe(answer: &Answer, components: &mut Components<'_>) -> Value {
         content.insert((*content_type).to_owned(), json!({"schema": schema(components)}));
     }
     if let Some(event) = answer.event {
-        let stream = json!({
-            "schema": {
+        // OpenAPI before 3.2 has no word for the items of a stream; its tools take the schema for that of one event.
+        let schema = json!({
+            "type": "object",
+            "description": "One event, a line `data: ` and JSON; `data: [DONE]` is the last.",
+            "properties": {"data": {
                 "type": "string",
-                "description": "Events of one line, `data: ` and JSON, each ended by an empty line; `data: [DONE]` is the last.",
-            },
-            "x-item-schema": event(components),
+                "contentMediaType": JSON,
+                "contentSchema": event(components),
+            }},
+            "required": ["data"],
         });
-        content.insert(EVENTS.to_owned(), stream);
+        content.insert(EVENTS.to_owned(), json!({"schema": schema}));
     }
     let mut response = json!({
         "description": answer.description,

@@ -31,10 +31,11 @@ fn table() -> Table {
         .post("/completions", completions::handle, &op::COMPLETIONS)
         .post("/embeddings", embeddings::handle, &op::EMBEDDINGS);
     // OpenAI; `/v1/chat/completions` is also the first published path of the Inference API (context.rs).
-    let openai = deployment
-        .clone()
-        .get("/models", models::list, &op::MODELS)
-        .get("/models/{id}", models::handle, &op::MODEL);
+    let openai = deployment.clone().get("/models", models::list, &op::MODELS).get(
+        "/models/{id}",
+        models::handle,
+        &op::MODEL,
+    );
     let content_safety = Table::default()
         .post("/text:analyze", content_safety::analyze_text, &op::ANALYZE_TEXT)
         .post("/image:analyze", content_safety::analyze_image, &op::ANALYZE_IMAGE)
@@ -64,7 +65,7 @@ pub fn build(app: App, access: Access, tasks: Tasks) -> Router {
     let mut described = Router::new();
     if app.config.api.docs {
         entries.extend(openapi::own_entries());
-        let document = openapi::describe(&entries, &app.config, access.open());
+        let document = openapi::describe(&entries, &app.config, access.is_open());
         described = description::serve(&document);
     }
     let router = routes

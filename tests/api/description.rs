@@ -63,7 +63,8 @@ impl Description {
 }
 
 fn fits(template: &str, path: &str) -> bool {
-    let (template, path): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
+    let (template, path): (Vec<_>, Vec<_>) =
+        (template.split('/').collect(), path.split('/').collect());
     template.len() == path.len()
         && template.iter().zip(&path).all(|(t, p)| t.starts_with('{') && !p.is_empty() || t == p)
 }
@@ -83,7 +84,8 @@ async fn take(mut response: reqwest::Response) -> (u16, String, Vec<Value>) {
         return (status, essence, vec![serde_json::from_str(&text).unwrap()]);
     }
     let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
-    let events = events.filter(|event| *event != "[DONE]").map(|e| serde_json::from_str(e).unwrap());
+    let events =
+        events.filter(|event| *event != "[DONE]").map(|e| serde_json::from_str(e).unwrap());
     (status, essence, events.collect())
 }
 
@@ -101,7 +103,8 @@ async fn judge(stack: &TestStack, description: &mut Description, request: &Reque
     if media.is_null() {
         return vec![format!("{status} as {content_type} is not described")];
     }
-    let schema = media.get("x-item-schema").unwrap_or(&media["schema"]);
+    let event = media.pointer("/schema/properties/data/contentSchema");
+    let schema = event.unwrap_or(&media["schema"]);
     for body in &bodies {
         // An error event ends a stream that broke.
         let misfit = if content_type == "text/event-stream" && body.get("error").is_some() {
@@ -162,7 +165,9 @@ async fn every_example_of_the_description_fits_and_is_answered() {
     let paths = description.document["paths"].as_object().unwrap().clone();
     let mut tried = 0;
     for (path, item) in &paths {
-        let Some(body) = item.pointer("/post/requestBody/content/application~1json") else { continue };
+        let Some(body) = item.pointer("/post/requestBody/content/application~1json") else {
+            continue;
+        };
         assert_eq!(description.misfit(&body["schema"], &body["example"]), None, "{path}");
         let version = item["post"]["parameters"].as_array().unwrap().iter().find_map(|parameter| {
             (parameter["name"] == "api-version").then(|| parameter["example"].as_str().unwrap())
@@ -222,7 +227,8 @@ async fn the_description_says_what_the_operator_chose() {
     .await;
     let description = Description::fetch(&stack).await;
     let schemas = &description.document["components"]["schemas"];
-    let chat: &Map<String, Value> = schemas["ChatCompletionsRequest"]["properties"].as_object().unwrap();
+    let chat: &Map<String, Value> =
+        schemas["ChatCompletionsRequest"]["properties"].as_object().unwrap();
     assert!(chat.contains_key("n") && chat.contains_key("top_k") && !chat.contains_key("user"));
     let inputs = schemas["EmbeddingsRequest"].pointer("/properties/input/anyOf/1/maxItems");
     assert_eq!(inputs, Some(&json!(7)));

@@ -131,7 +131,9 @@ impl Tag {
             Self::Of(Family::Inference) => {
                 "The Azure AI Model Inference API, the same under `/`, `/models` and `/api/models`."
             }
-            Self::Of(Family::Deployments) => "The deployment is in the path; a `model` in the body is ignored.",
+            Self::Of(Family::Deployments) => {
+                "The deployment is in the path; a `model` in the body is ignored."
+            }
             Self::Of(Family::OpenAi) => {
                 "Unknown body properties are ignored. `POST /v1/chat/completions?api-version=2024-04-01-preview` is the first \
                  path of the Model Inference API and answers like `POST /chat/completions`."
@@ -169,7 +171,8 @@ fn security_schemes() -> Value {
 
 /// Any valid credential lets in; where no key is required, none does as well.
 fn security(open: bool) -> Value {
-    let mut ways = vec![json!({"apiKey": []}), json!({"bearer": []}), json!({"subscriptionKey": []})];
+    let mut ways =
+        vec![json!({"apiKey": []}), json!({"bearer": []}), json!({"subscriptionKey": []})];
     if open {
         ways.insert(0, json!({}));
     }

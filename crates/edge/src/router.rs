@@ -31,10 +31,11 @@ fn table() -> Table {
         .post("/completions", completions::handle, &op::COMPLETIONS)
         .post("/embeddings", embeddings::handle, &op::EMBEDDINGS);
     // OpenAI; `/v1/chat/completions` is also the first published path of the Inference API (context.rs).
-    let openai = deployment
-        .clone()
-        .get("/models", models::list, &op::MODELS)
-        .get("/models/{id}", models::handle, &op::MODEL);
+    let openai = deployment.clone().get("/models", models::list, &op::MODELS).get(
+        "/models/{id}",
+        models::handle,
+        &op::MODEL,
+    );
     let content_safety = Table::default()
         .post("/text:analyze", content_safety::analyze_text, &op::ANALYZE_TEXT)
         .post("/image:analyze", content_safety::analyze_image, &op::ANALYZE_IMAGE)

@@ -99,7 +99,11 @@ fn openai_chat_samples() -> Vec<Value> {
 
 fn completions_samples() -> Vec<Value> {
     let one = json!({"prompt": "a", "model": "m", "max_tokens": 3, "temperature": 0, "stop": "a"});
-    vec![one, json!({"prompt": [[1, 2], "a"]}), json!({"prompt": [1, 2], "stream": false, "seed": 1})]
+    vec![
+        one,
+        json!({"prompt": [[1, 2], "a"]}),
+        json!({"prompt": [1, 2], "stream": false, "seed": 1}),
+    ]
 }
 
 fn openai_completions_samples() -> Vec<Value> {
@@ -120,8 +124,10 @@ fn embeddings_samples() -> Vec<Value> {
 
 fn image_samples() -> Vec<Value> {
     let image = "data:image/png;base64,aGk=";
-    vec![json!({"input": [{"image": image, "text": "t"}, {"image": "DATA:IMAGE/x;y=1;base64,aGkh"}],
-        "model": "m", "dimensions": 4, "encoding_format": "int8", "input_type": "text"})]
+    vec![
+        json!({"input": [{"image": image, "text": "t"}, {"image": "DATA:IMAGE/x;y=1;base64,aGkh"}],
+        "model": "m", "dimensions": 4, "encoding_format": "int8", "input_type": "text"}),
+    ]
 }
 
 fn chat_endpoints() -> [Endpoint; 2] {
@@ -153,9 +159,7 @@ fn completions_endpoints() -> [Endpoint; 2] {
         Endpoint {
             name: "completions",
             schema: validator(|g| CompletionsRequest::schema(g, Vocabulary::INFERENCE)),
-            parse: |body| {
-                nothing_extra(&CompletionsRequest::parse(body, Vocabulary::INFERENCE)?)
-            },
+            parse: |body| nothing_extra(&CompletionsRequest::parse(body, Vocabulary::INFERENCE)?),
             silent: super::completions::NAMES.openai,
             samples: completions_samples(),
         },
@@ -285,19 +289,16 @@ fn mutate(value: &mut Value, dice: &mut Dice) {
 
 /// A value at some edge.
 fn scalar(dice: &mut Dice) -> Value {
-    let edges = [
-        json!(null), json!(true), json!(false), json!(0), json!(-1), json!(1), json!(2), json!(3.0),
-        json!(2.5), json!(-2), json!(5), json!(6), json!(20), json!(21), json!(100), json!(128),
-        json!(129), json!(-2.01), json!(65_536), json!(65_537), json!(i32::MAX),
-        json!(2_147_483_648_i64), json!(u64::MAX), json!(i64::MIN), json!(1e300), json!([]), json!({}),
-        json!("x".repeat(64)), json!("x".repeat(65)), json!("x".repeat(100)), json!("x".repeat(101)),
-        json!("x".repeat(36)), json!("x".repeat(46)), json!("ß".repeat(10_000)),
-        json!("ß".repeat(10_001)), json!(["a", "a", "a", "a", "a"]), json!(vec!["a"; 65]),
-        json!({"+7": 1}), json!({"1234567890": 1}), json!({"7": null, "x": null}), json!({"7": 101}),
-        json!("aGk"), json!("aGk="), json!("aGl="), json!("data:image/png;base64,aGk= "),
-        json!("data:image/;base64,aGk="), json!("data:image/png,aGk="), json!("http://"),
-        json!("HTTPS://x"), json!("data:text/plain;base64,aGk="), json!("any"), json!("f"),
-    ];
+    let edges = json!([
+        null, true, false, 0, -1, 1, 2, 3.0, 2.5, -2, 5, 6, 20, 21, 100, 128, 129, -2.01, 65_536, 65_537,
+        i32::MAX, 2_147_483_648_i64, u64::MAX, i64::MIN, 1e300, [], {},
+        "x".repeat(64), "x".repeat(65), "x".repeat(100), "x".repeat(101), "x".repeat(36), "x".repeat(46),
+        "ß".repeat(10_000), "ß".repeat(10_001), ["a", "a", "a", "a", "a"], vec!["a"; 65],
+        {"+7": 1}, {"1234567890": 1}, {"7": null, "x": null}, {"7": 101},
+        "aGk", "aGk=", "aGl=", "data:image/png;base64,aGk= ", "data:image/;base64,aGk=",
+        "data:image/png,aGk=", "http://", "HTTPS://x", "data:text/plain;base64,aGk=", "any", "f",
+    ]);
+    let edges = edges.as_array().unwrap();
     match dice.below(3) {
         0 => json!(dice.one_of(WORDS)),
         _ => edges[dice.below(edges.len())].clone(),

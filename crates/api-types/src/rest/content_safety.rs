@@ -21,7 +21,9 @@ const LARGEST_IMAGE: usize = 4 * 1024 * 1024;
 const MOST_BLOCKLISTS: usize = 100;
 
 /// What is judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub enum Category {
     /// Hate and fairness.
     Hate,
@@ -124,7 +126,8 @@ pub struct AnalyzeImageRequest {
 /// `outputType` is read, but says nothing: images have four levels.
 fn four_levels_alone(schema: &mut Schema) {
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
-        let levels = json!({"enum": ["FourSeverityLevels", null], "description": "The only choice."});
+        let levels =
+            json!({"enum": ["FourSeverityLevels", null], "description": "The only choice."});
         properties.insert("outputType".to_owned(), levels);
     }
 }
@@ -343,7 +346,7 @@ pub struct BlocklistMatch {
 pub struct CategoryAnalysis {
     /// Which.
     pub category: Category,
-    /// 0..7, rounded by [`OutputType::round`].
+    /// 0..7; with four levels 0, 2, 4 or 6.
     pub severity: u32,
 }
 

@@ -31,7 +31,7 @@ pub struct ImageEmbeddingsRequest {
 /// One image.
 #[derive(Debug, Clone, PartialEq, Eq, JsonSchema)]
 pub struct ImageInput {
-    /// A data URL of an image; its form is checked, its data is not decoded ([`ImageInput::decode`]).
+    /// A data URL of an image; its form is checked, its data is decoded when it is needed.
     #[schemars(regex(pattern = IMAGE_DATA_URL))]
     pub image: String,
     /// Text that belongs to it.

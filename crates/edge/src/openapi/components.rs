@@ -179,7 +179,10 @@ fn join_words(schema: &mut Schema) {
     schema.remove("oneOf");
     schema.insert("type".to_owned(), json!("string"));
     schema.insert("enum".to_owned(), Value::Array(words));
-    schema.insert("description".to_owned(), json!(format!("{said}\n{meanings}").trim_end()));
+    let said = format!("{said}\n{meanings}");
+    if !said.trim().is_empty() {
+        schema.insert("description".to_owned(), json!(said.trim()));
+    }
 }
 
 /// A comment of the source as a reader of the description wants it: without chapters of the contract and links to types.

@@ -11,8 +11,9 @@ use api_types::rest::text_blocklists::{
     PatchBlocklistRequest, RemoveBlocklistItemsRequest, TextBlocklist, TextBlocklistItem,
 };
 use api_types::rest::{
-    ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions, CompletionsRequest,
-    EmbeddingsRequest, EmbeddingsResult, ImageEmbeddingsRequest, Model, ModelInformation, ModelList,
+    ChatCompletions, ChatCompletionsRequest, ChatCompletionsUpdate, Completions,
+    CompletionsRequest, EmbeddingsRequest, EmbeddingsResult, ImageEmbeddingsRequest, Model,
+    ModelInformation, ModelList,
 };
 use serde_json::{Value, json};
 

@@ -60,17 +60,19 @@ impl<'a> Operation<'a> {
 fn operations(document: &Value) -> impl Iterator<Item = Operation<'_>> {
     object(document, "/paths").flat_map(|(path, item)| {
         let described = |method| item.get(method).map(|described| (method, described));
-        METHODS
-            .into_iter()
-            .filter_map(described)
-            .map(|(method, described)| Operation { path, method, described })
+        METHODS.into_iter().filter_map(described).map(|(method, described)| Operation {
+            path,
+            method,
+            described,
+        })
     })
 }
 
 fn header(html: &mut Html, document: &Value) {
     html.raw("<h1>").text(text(document, "/info/title")).raw(" <small>");
     html.text(text(document, "/info/version")).raw("</small></h1>\n");
-    html.paragraphs(text(document, "/info/summary")).paragraphs(text(document, "/info/description"));
+    html.paragraphs(text(document, "/info/summary"))
+        .paragraphs(text(document, "/info/description"));
     html.raw("<p>The same as a document: <a href=\"openapi.json\">openapi.json</a>. The commands below want ");
     html.raw("<code>ENDPOINT</code> and <code>KEY</code> in the environment.</p>\n<nav>\n");
     for tag in list(document, "/tags") {
@@ -126,7 +128,8 @@ fn responses(html: &mut Html, document: &Value, operation: &Operation<'_>) {
         html.raw("<tr><td>").element("code", status).raw("</td><td>");
         for (content_type, media) in object(response, "/content") {
             html.raw("<code>").text(content_type).raw("</code>: ");
-            schema::shape(html, media.get("x-item-schema").unwrap_or(&media["schema"]));
+            let event = media.pointer("/schema/properties/data/contentSchema");
+            schema::shape(html, event.unwrap_or(&media["schema"]));
             html.raw("<br>");
         }
         html.raw("</td><td>").paragraphs(text(response, "/description")).raw("</td></tr>\n");

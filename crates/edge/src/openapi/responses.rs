@@ -23,6 +23,18 @@ const IDS: [(&str, &str); 3] = [
 const CODE: &str = "x-ms-error-code";
 /// Headers of errors that pass.
 const RETRY: [&str; 2] = ["retry-after", "retry-after-ms"];
+/// How a limit of the caller or of the deployment stands, where there is one.
+const LIMITS: [(&str, &str); 4] = [
+    ("x-ratelimit-limit-requests", "Requests the nearest limit allows."),
+    ("x-ratelimit-remaining-requests", "Requests it leaves."),
+    ("x-ratelimit-limit-tokens", "Tokens the nearest limit allows."),
+    ("x-ratelimit-remaining-tokens", "Tokens it leaves."),
+];
+/// When a limit is all there again, beside a refusal.
+const RESETS: [(&str, &str); 2] = [
+    ("x-ratelimit-reset-requests", "Seconds until the limit of requests is whole again."),
+    ("x-ratelimit-reset-tokens", "Seconds until the limit of tokens is whole again."),
+];
 
 /// The headers that answers share.
 #[must_use]
@@ -31,11 +43,18 @@ pub fn headers() -> Value {
     for (name, description) in IDS {
         headers.insert(name.to_owned(), header(description, &json!({"type": "string"})));
     }
+    for (name, description) in LIMITS.into_iter().chain(RESETS) {
+        let schema = json!({"type": "integer", "minimum": 0});
+        headers.insert(name.to_owned(), json!({"description": description, "schema": schema}));
+    }
     let code = header("The same as `error.code`.", &json!({"type": "string"}));
     headers.insert(CODE.to_owned(), code);
     for (name, unit) in RETRY.into_iter().zip(["Seconds", "Milliseconds"]) {
         let description = format!("{unit} to wait before the next attempt.");
-        headers.insert(name.to_owned(), header(&description, &json!({"type": "integer", "minimum": 1})));
+        headers.insert(
+            name.to_owned(),
+            header(&description, &json!({"type": "integer", "minimum": 1})),
+        );
     }
     Value::Object(headers)
 }
@@ -53,7 +72,8 @@ fn shared_headers(names: impl IntoIterator<Item = &'static str>) -> Value {
 pub(super) fn of(entry: &Entry, tag: Tag, components: &mut Components<'_>) -> Value {
     let mut responses = Map::new();
     for answer in entry.operation.answers {
-        responses.insert(answer.status.to_string(), describe(answer, components));
+        let limits: &[_] = if tag == Tag::Description { &[] } else { &LIMITS };
+        responses.insert(answer.status.to_string(), describe(answer, limits, components));
     }
     let style = style(tag);
     let mut by_status: BTreeMap<u16, Vec<ErrorCode>> = BTreeMap::new();
@@ -67,24 +87,32 @@ pub(super) fn of(entry: &Entry, tag: Tag, components: &mut Components<'_>) -> Va
     Value::Object(responses)
 }
 
-fn describe(answer: &Answer, components: &mut Components<'_>) -> Value {
+fn describe(
+    answer: &Answer,
+    limits: &[(&'static str, &'static str)],
+    components: &mut Components<'_>,
+) -> Value {
     let mut content = Map::new();
     for (content_type, schema) in answer.content {
         content.insert((*content_type).to_owned(), json!({"schema": schema(components)}));
     }
     if let Some(event) = answer.event {
-        let stream = json!({
-            "schema": {
+        // OpenAPI before 3.2 has no word for the items of a stream; its tools take the schema for that of one event.
+        let schema = json!({
+            "type": "object",
+            "description": "One event, a line `data: ` and JSON; `data: [DONE]` is the last.",
+            "properties": {"data": {
                 "type": "string",
-                "description": "Events of one line, `data: ` and JSON, each ended by an empty line; `data: [DONE]` is the last.",
-            },
-            "x-item-schema": event(components),
+                "contentMediaType": JSON,
+                "contentSchema": event(components),
+            }},
+            "required": ["data"],
         });
-        content.insert(EVENTS.to_owned(), stream);
+        content.insert(EVENTS.to_owned(), json!({"schema": schema}));
     }
     let mut response = json!({
         "description": answer.description,
-        "headers": shared_headers(IDS.map(|(name, _)| name)),
+        "headers": shared_headers(IDS.iter().chain(limits).map(|(name, _)| *name)),
     });
     if !content.is_empty() {
         response["content"] = Value::Object(content);
@@ -106,6 +134,9 @@ fn error(
     let retries = codes.iter().any(|code| code.retryable());
     let names = IDS.into_iter().map(|(name, _)| name).chain([CODE]);
     let names = names.chain(RETRY.into_iter().filter(|_| retries));
+    let limited = codes.contains(&ErrorCode::RateLimited);
+    let figures = LIMITS.into_iter().chain(RESETS).map(|(name, _)| name);
+    let names = names.chain(figures.filter(|_| limited));
     let response = json!({
         "description": description.trim_end(),
         "headers": shared_headers(names),
@@ -139,7 +170,7 @@ pub(super) fn schema(generator: &mut SchemaGenerator, style: ErrorStyle) -> Valu
 /// Whether a route may answer with a code.
 fn may_answer(code: ErrorCode, entry: &Entry, tag: Tag) -> bool {
     let Tag::Of(family) = tag else {
-        return match_own(code);
+        return may_answer_own(code);
     };
     let body = entry.operation.body.is_some();
     let in_path = entry.path_parameters().next().is_some();
@@ -151,7 +182,9 @@ fn may_answer(code: ErrorCode, entry: &Entry, tag: Tag) -> bool {
             matches!(family, Family::Inference | Family::ContentSafety)
         }
         ErrorCode::ExtraParameters => extra && family == Family::Inference,
-        ErrorCode::NoModelName | ErrorCode::ModalityNotSupported => of_model && (body || family == Family::Inference),
+        ErrorCode::NoModelName | ErrorCode::ModalityNotSupported => {
+            of_model && (body || family == Family::Inference)
+        }
         ErrorCode::UnknownModel => of_model && family != Family::Deployments,
         ErrorCode::ContextLengthExceeded
         | ErrorCode::ContentFiltered
@@ -175,7 +208,7 @@ fn may_answer(code: ErrorCode, entry: &Entry, tag: Tag) -> bool {
 }
 
 /// The description itself needs no key, no model and no time; only a server that stops refuses it.
-fn match_own(code: ErrorCode) -> bool {
+fn may_answer_own(code: ErrorCode) -> bool {
     code == ErrorCode::Unavailable
 }
 

@@ -52,7 +52,10 @@ fn every_operation_has_a_name_of_its_own_and_its_families_parameters() {
             let id = operation["operationId"].as_str().unwrap();
             assert!(ids.insert(id.to_owned()), "{id}");
             let parameters = operation["parameters"].to_string();
-            assert_eq!(parameters.contains("api-version"), !["/docs", "/openapi.json"].contains(&path.as_str()));
+            assert_eq!(
+                parameters.contains("api-version"),
+                !["/docs", "/openapi.json"].contains(&path.as_str())
+            );
             assert_eq!(parameters.contains("\"path\""), path.contains('{'), "{path}");
         }
     }
@@ -69,7 +72,8 @@ fn errors_are_those_that_the_family_answers() {
         responses.keys().cloned().collect()
     };
     let inference = statuses("/paths/~1chat~1completions/post/responses");
-    let all = ["200", "400", "401", "403", "404", "413", "415", "422", "429", "500", "502", "503", "504"];
+    let all =
+        ["200", "400", "401", "403", "404", "413", "415", "422", "429", "500", "502", "503", "504"];
     assert_eq!(inference, all);
     let openai = statuses("/paths/~1v1~1chat~1completions/post/responses");
     assert!(!openai.contains(&"422".to_owned()) && openai.contains(&"415".to_owned()));

@@ -2,12 +2,13 @@
 
 use crate::app::App;
 use crate::deployments::Deployment;
-use crate::error::ApiError;
+use crate::error::{self, ApiError};
 use crate::extract::Head;
 use crate::translate;
 use api_types::rest::{Model, ModelList};
 use api_types::{ErrorCode, Fault};
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 
 /// All deployments that the caller may use.
@@ -24,9 +25,11 @@ pub async fn list(State(app): State<App>, head: Head) -> Json<ModelList> {
 /// 404 for an unknown name, 403 for one that is not the caller's.
 pub async fn handle(
     State(app): State<App>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     head: Head,
 ) -> Result<Json<Model>, ApiError> {
+    // A name that is not UTF-8 is nobody's; axum's own refusal would be plain text.
+    let Ok(Path(id)) = id else { return Err(error::not_found().await) };
     let table = app.table();
     let Some(deployment) = table.get(&id) else {
         // The code of this one answer differs from that of other unknown names on these routes (section 15).

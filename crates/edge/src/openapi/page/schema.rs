@@ -53,7 +53,9 @@ fn properties(html: &mut Html, schema: &Value) {
 
 /// A schema in a line.
 pub(super) fn shape(html: &mut Html, schema: &Value) {
-    if let Some(name) = schema.get("$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next()) {
+    if let Some(name) =
+        schema.get("$ref").and_then(Value::as_str).and_then(|r| r.rsplit('/').next())
+    {
         html.raw(&format!("<a href=\"#{}\">", slug(name))).text(name).raw("</a>");
         return;
     }

@@ -49,6 +49,14 @@ async fn images_come_as_data_urls() {
 }
 
 #[tokio::test]
+async fn a_model_name_that_is_not_text_is_not_found_in_the_api_s_own_form() {
+    let edge = edge(&[]).await;
+    let answer = edge.get("/v1/models/%FF").await;
+    assert_eq!(answer.status, 404);
+    assert!(answer.json()["error"]["code"].is_string());
+}
+
+#[tokio::test]
 async fn info_says_what_answers() {
     let edge = edge(&[]).await;
     let body = edge.get(&inference("/info")).await.json();

@@ -21,7 +21,7 @@ pub const KEY: &str = "golden-key";
 /// How long running requests may go on when the stack stops.
 const DRAIN: Duration = Duration::from_secs(10);
 /// The options of the stack: small limits, and a deployment under each kind of policy, and one with a limit.
-const OPTIONS: [(&str, &str); 10] = [
+const OPTIONS: [(&str, &str); 9] = [
     ("EDGE__AUTH__KEYS", "[\"golden-key\"]"),
     ("EDGE__LIMITS__BODY_BYTES", "65536"),
     ("EDGE__DISCOVERY__RETRY_MS", "10"),

@@ -106,9 +106,8 @@ async fn all_replicas_get_calls_and_a_new_one_does_at_once() {
     for _ in 0..64 {
         ask(&balanced).await.unwrap();
     }
-    let count = |calls: &mut UnboundedReceiver<()>| {
-        std::iter::from_fn(|| calls.try_recv().ok()).count()
-    };
+    let count =
+        |calls: &mut UnboundedReceiver<()>| std::iter::from_fn(|| calls.try_recv().ok()).count();
     // Each of 64 calls goes to either by lot: fewer than 8 at one of them come once in 10^10 runs.
     let (one, two) = (count(&mut calls_of_one), count(&mut calls_of_two));
     assert_eq!(one + two, 65);
@@ -138,7 +137,9 @@ async fn one_that_failed_rests_and_longer_each_time() {
     let ill = Arc::clone(&balanced.shared.all()[0]);
     ill.failed();
     ill.failed();
-    let picked = |n: usize| (0..n).filter(|_| Arc::ptr_eq(&balanced.shared.pick(&[]).unwrap(), &ill)).count();
+    let picked = |n: usize| {
+        (0..n).filter(|_| Arc::ptr_eq(&balanced.shared.pick(&[]).unwrap(), &ill)).count()
+    };
     assert_eq!(picked(32), 0);
     tokio::time::advance(FIRST_PAUSE).await;
     assert_eq!(picked(32), 0, "the second pause is longer than the first");

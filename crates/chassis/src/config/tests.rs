@@ -43,11 +43,8 @@ const DEFAULTS: &str = r#"
 "#;
 
 fn load_with(file: &str, env: &[(&str, &str)]) -> Result<Sample, Problems> {
-    let dir = std::env::temp_dir().join(format!(
-        "koine-config-{}-{}",
-        std::process::id(),
-        file.len()
-    ));
+    let dir =
+        std::env::temp_dir().join(format!("koine-config-{}-{}", std::process::id(), file.len()));
     std::fs::write(&dir, file).unwrap();
     let env = env.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     load("edge", DEFAULTS, &Sources { file: Some(dir), env })
@@ -55,10 +52,8 @@ fn load_with(file: &str, env: &[(&str, &str)]) -> Result<Sample, Problems> {
 
 #[test]
 fn environment_beats_file_beats_defaults() {
-    let env =
-        [("EDGE__LIMITS__NAMES", "[\"a\"]"), ("EDGE__KEY", "12345"), ("CHAT__KEY", "other")];
-    let config =
-        load_with("[edge.limits]\nbody_bytes = 20\n[chat]\nanything = 1\n", &env).unwrap();
+    let env = [("EDGE__LIMITS__NAMES", "[\"a\"]"), ("EDGE__KEY", "12345"), ("CHAT__KEY", "other")];
+    let config = load_with("[edge.limits]\nbody_bytes = 20\n[chat]\nanything = 1\n", &env).unwrap();
     assert_eq!(config.limits.body_bytes, 20);
     assert_eq!(config.limits.names, ["a"]);
     assert_eq!(config.key.expose(), "12345");

@@ -6,7 +6,9 @@
 
 mod keywords;
 
-use keywords::{ANNOTATIONS, STRUCTURE, counts, fixed, integer, is_plain, required_of, string, types_of};
+use keywords::{
+    ANNOTATIONS, STRUCTURE, counts, fixed, integer, is_plain, required_of, string, types_of,
+};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 

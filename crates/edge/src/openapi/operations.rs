@@ -173,11 +173,9 @@ pub const ADD_BLOCKLIST_ITEMS: Operation = Operation::new(
 );
 
 /// `POST /contentsafety/text/blocklists/{name}:removeBlocklistItems`
-pub const REMOVE_BLOCKLIST_ITEMS: Operation = Operation::new(
-    "Removes items from a blocklist.",
-    &[Answer::new(204, "They are gone.", &[])],
-)
-.takes(|c| c.body::<RemoveBlocklistItemsRequest>(), || json!({"blocklistItemIds": ["1"]}));
+pub const REMOVE_BLOCKLIST_ITEMS: Operation =
+    Operation::new("Removes items from a blocklist.", &[Answer::new(204, "They are gone.", &[])])
+        .takes(|c| c.body::<RemoveBlocklistItemsRequest>(), || json!({"blocklistItemIds": ["1"]}));
 
 /// `GET /contentsafety/text/blocklists/{name}/blocklistItems`
 pub const LIST_BLOCKLIST_ITEMS: Operation = Operation::new(

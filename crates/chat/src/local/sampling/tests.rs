@@ -55,13 +55,11 @@ fn a_bias_can_force_and_ban_a_token() {
 #[test]
 fn the_same_seed_draws_the_same_tokens_and_other_choices_draw_others() {
     let plan = |seed| {
-        let request =
-            Sampling { temperature: Some(2.0), seed: Some(seed), ..Sampling::default() };
+        let request = Sampling { temperature: Some(2.0), seed: Some(seed), ..Sampling::default() };
         Plan::new(&request, &Map::new(), &defaults(), SIZE).unwrap()
     };
-    let run = |seed, choice| {
-        draws(&mut plan(seed).sampler(choice, &[], None), &[1.0, 1.0, 1.0, 1.0], 64)
-    };
+    let run =
+        |seed, choice| draws(&mut plan(seed).sampler(choice, &[], None), &[1.0, 1.0, 1.0, 1.0], 64);
     assert_eq!(run(7, 0), run(7, 0));
     assert_ne!(run(7, 0), run(7, 1));
     assert_ne!(run(7, 0), run(8, 0));
@@ -72,8 +70,7 @@ fn the_same_seed_draws_the_same_tokens_and_other_choices_draw_others() {
 fn extra_parameters_cut_the_distribution() {
     let extra = json!({ "top_k": 1 }).as_object().cloned().unwrap();
     let request = Sampling { temperature: Some(2.0), ..Sampling::default() };
-    let mut sampler =
-        Plan::new(&request, &extra, &defaults(), SIZE).unwrap().sampler(0, &[], None);
+    let mut sampler = Plan::new(&request, &extra, &defaults(), SIZE).unwrap().sampler(0, &[], None);
     assert_eq!(draws(&mut sampler, &[0.9, 1.0, 0.9, 0.9], 32), [1; 32]);
 }
 

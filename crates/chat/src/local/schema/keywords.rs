@@ -137,7 +137,10 @@ pub(super) fn fixed(values: &[Value], path: &Path) -> Result<Value, Problem> {
 }
 
 /// The types to write out; without `type` the other keywords tell.
-pub(super) fn types_of<'a>(fields: &'a Map<String, Value>, path: &Path) -> Result<Vec<&'a str>, Problem> {
+pub(super) fn types_of<'a>(
+    fields: &'a Map<String, Value>,
+    path: &Path,
+) -> Result<Vec<&'a str>, Problem> {
     let has = |keys: &[&str]| keys.iter().any(|k| fields.contains_key(*k));
     let types = match fields.get("type") {
         Some(Value::String(one)) => vec![one.as_str()],

@@ -226,11 +226,17 @@ impl Context {
             (false, Family::Deployments) => {
                 Err(Fault::new(ErrorCode::NotFound, "Resource not found"))
             }
-            (false, Family::Inference | Family::ContentSafety) if text.is_empty() => {
-                Err(Fault::new(
-                    ErrorCode::MissingApiVersion,
-                    "every request needs the `api-version` query parameter, such as api-version=2024-05-01-preview",
-                ))
+            (false, family @ (Family::Inference | Family::ContentSafety)) if text.is_empty() => {
+                let such = match family {
+                    Family::ContentSafety => "2024-09-01",
+                    Family::Inference | Family::Deployments | Family::OpenAi => {
+                        "2024-05-01-preview"
+                    }
+                };
+                let message = format!(
+                    "every request needs the `api-version` query parameter, such as api-version={such}"
+                );
+                Err(Fault::new(ErrorCode::MissingApiVersion, message))
             }
             (false, Family::Inference | Family::ContentSafety) => {
                 Err(Fault::new(ErrorCode::UnsupportedApiVersion, "API version not supported"))

@@ -1,3 +1,5 @@
+//! One list: what is found in which text, and which items no list takes.
+
 use super::lists::{Lists, find};
 use super::*;
 

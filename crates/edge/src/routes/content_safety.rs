@@ -51,7 +51,8 @@ pub async fn analyze_image(
     };
     let response = app
         .analyze_image(content_safety::image_to_rpc(image, &categories), &call.head.context)
-        .await?;
+        .await
+        .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::image_from_rpc(response)))
 }
 
@@ -64,8 +65,10 @@ pub async fn shield_prompt(
     call: Call,
 ) -> Result<Json<ShieldPromptResult>, ApiError> {
     let request = ShieldPromptRequest::parse(&call.body)?;
-    let response =
-        app.shield_prompt(content_safety::shield_to_rpc(request), &call.head.context).await?;
+    let response = app
+        .shield_prompt(content_safety::shield_to_rpc(request), &call.head.context)
+        .await
+        .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::shield_from_rpc(response)))
 }
 

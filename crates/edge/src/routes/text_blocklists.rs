@@ -14,6 +14,7 @@ use api_types::rest::text_blocklists::{
     TextBlocklistItem,
 };
 use api_types::rpc::content_safety::ListBlocklistsRequest;
+use api_types::{ErrorCode, Fault};
 use axum::Json;
 use axum::extract::{FromRequestParts, RawPathParams, State};
 use axum::response::{IntoResponse, Response};
@@ -29,6 +30,8 @@ const REMOVE: &str = "removeBlocklistItems";
 const LIST_METHODS: &str = "GET,HEAD,PATCH,DELETE";
 /// Methods of what is done with one.
 const ACTION_METHODS: &str = "POST";
+/// What the router takes off the path before it asks a handler.
+const PREFIX: &str = "/contentsafety";
 /// Parameters of the paths in the router.
 const NAME: &str = "name";
 const ID: &str = "id";
@@ -137,7 +140,7 @@ pub async fn items(
         let origin = origin(&headers, &uri);
         let version = version(query);
         let name = name.as_str();
-        let path = format!("/contentsafety/text/blocklists/{name}/blocklistItems");
+        let path = format!("{PREFIX}/text/blocklists/{name}/blocklistItems");
         format!("{origin}{path}?api-version={version}{}", next.to_query())
     });
     Ok(Json(PagedTextBlocklistItems { value, next_link }))
@@ -162,7 +165,7 @@ pub async fn item(
 /// 405 with the methods of a list, or of what is done with one.
 pub async fn wrong_method(method: Method, uri: Uri, params: RawPathParams) -> Response {
     let action = action(param(&params, NAME)).is_some();
-    not_allowed(method, uri, if action { ACTION_METHODS } else { LIST_METHODS }).await
+    not_allowed(&method, &uri, if action { ACTION_METHODS } else { LIST_METHODS })
 }
 
 /// A path that names a list.
@@ -175,8 +178,7 @@ impl FromRequestParts<App> for ListPath {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
         let segment = segment(parts, app).await?;
         if action(&segment).is_some() {
-            let (method, uri) = (parts.method.clone(), parts.uri.clone());
-            return Err(not_allowed(method, uri, ACTION_METHODS).await);
+            return Err(not_allowed(&parts.method, &parts.uri, ACTION_METHODS));
         }
         named(&segment).map(Self)
     }
@@ -203,10 +205,7 @@ impl FromRequestParts<App> for ActionPath {
         match action(&segment) {
             Some((name, action)) => Ok(Self(named(name)?, action)),
             None if segment.contains(':') => Err(error::not_found().await.into_response()),
-            None => {
-                let (method, uri) = (parts.method.clone(), parts.uri.clone());
-                Err(not_allowed(method, uri, LIST_METHODS).await)
-            }
+            None => Err(not_allowed(&parts.method, &parts.uri, LIST_METHODS)),
         }
     }
 }
@@ -236,8 +235,10 @@ fn named(name: &str) -> Result<BlocklistName, Response> {
     BlocklistName::parse(name).map_err(|fault| ApiError::from(fault).into_response())
 }
 
-async fn not_allowed(method: Method, uri: Uri, methods: &'static str) -> Response {
-    ([(ALLOW, methods)], error::method_not_allowed(method, uri).await).into_response()
+fn not_allowed(method: &Method, uri: &Uri, methods: &'static str) -> Response {
+    let message = format!("{method} is not supported on {PREFIX}{}.", uri.path());
+    let error = ApiError::from(Fault::new(ErrorCode::MethodNotAllowed, message));
+    ([(ALLOW, methods)], error).into_response()
 }
 
 /// Scheme and host by which the caller reached this server; empty, so that a link stays relative, where nothing says. What a

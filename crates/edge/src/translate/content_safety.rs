@@ -129,8 +129,10 @@ pub fn protected_code_from_rpc(
 /// A fault about a field, under the name that the field has in JSON.
 #[must_use]
 pub fn fault_from_rpc(mut fault: Fault) -> Fault {
-    const NAMES: [(&str, &str); 3] = [
+    const NAMES: [(&str, &str); 5] = [
         ("blocklists", "blocklistNames"),
+        ("image", "image.content"),
+        ("user_prompt", "userPrompt"),
         ("items", "blocklistItems"),
         ("item_ids", "blocklistItemIds"),
     ];
@@ -318,6 +320,7 @@ mod tests {
         let target = |target: &str| fault_from_rpc(Fault::invalid(target, "x")).target.unwrap();
         assert_eq!(target("items.3"), "blocklistItems.3");
         assert_eq!(target("blocklists"), "blocklistNames");
+        assert_eq!(target("image"), "image.content");
         assert_eq!(target("text"), "text");
     }
 

@@ -1,3 +1,5 @@
+//! Changes of lists: their limits, the directory they are kept in, replicas that share it, files that somebody broke.
+
 use super::*;
 use crate::blocklist::lists::find;
 use api_types::ErrorCode;
@@ -37,10 +39,12 @@ fn make(lists: &Blocklists, name: &str) -> bool {
     lists.upsert(name, Description::Keep).unwrap().1
 }
 
-/// Texts of the items of `name` that `text` holds.
+/// Texts of the items of `name` that `text` holds, in order: matches come by their ids, which are hashes.
 fn found(lists: &Blocklists, name: &str, text: &str) -> Vec<String> {
     let hits = find(&lists.now().named(&[name.to_owned()]).unwrap(), text);
-    hits.into_iter().map(|hit| hit.text).collect()
+    let mut texts: Vec<String> = hits.into_iter().map(|hit| hit.text).collect();
+    texts.sort_unstable();
+    texts
 }
 
 fn code<T: std::fmt::Debug>(outcome: Result<T, SafetyError>) -> ErrorCode {

@@ -102,12 +102,8 @@ async fn inner(client: &mut ClientConfig) -> anyhow::Result<TcpListener> {
 }
 
 /// Runs a service; where it fails, `failures` hears why.
-fn spawn<F>(
-    service: &'static str,
-    tasks: &Tasks,
-    failures: &mpsc::Sender<anyhow::Error>,
-    serve: F,
-) where
+fn spawn<F>(service: &'static str, tasks: &Tasks, failures: &mpsc::Sender<anyhow::Error>, serve: F)
+where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let failures = failures.clone();

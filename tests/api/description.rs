@@ -184,7 +184,7 @@ async fn every_example_of_the_description_fits_and_is_answered() {
             (parameter["name"] == "api-version").then(|| parameter["example"].as_str().unwrap())
         });
         let deployment = if path.ends_with("embeddings") { "vectors" } else { "talk" };
-        let path = path.replace("{deployment}", deployment);
+        let path = path.replace("{deployment}", deployment).replace("{name}", "no-list");
         let url = stack.url(&format!("{path}?api-version={}", version.unwrap()));
         let request = stack.http().post(url).header("api-key", e2e::KEY);
         let request = request.header("content-type", "application/json");

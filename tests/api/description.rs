@@ -114,7 +114,7 @@ async fn judge(stack: &TestStack, description: &mut Description, request: &Reque
     if media.is_null() {
         return vec![format!("{status} as {content_type} is not described")];
     }
-    let event = media.pointer("/schema/properties/data/contentSchema");
+    let event = media.pointer("/schema/properties/data/anyOf/0/contentSchema");
     let schema = event.unwrap_or(&media["schema"]);
     for body in &bodies {
         // An error event ends a stream that broke.

@@ -57,6 +57,6 @@ def filter_failure(context, failure, case, response):
         field = error.get("target") or error.get("param") or ""
     except (ValueError, AttributeError):
         return True
-    # `images.0`: base64 of a file that is an image.
-    expected = field in BEYOND_SCHEMAS or field.startswith("images.")
+    # `images.0`: base64 of a file that is an image. `blocklistItems.0`: a regular expression that can be used.
+    expected = field in BEYOND_SCHEMAS or field.startswith(("images.", "blocklistItems."))
     return not (error.get("code") in BEYOND_MODEL or expected)

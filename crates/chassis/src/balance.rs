@@ -35,7 +35,7 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Beginnings of method names whose calls change something: these are repeated only when they cannot have arrived.
-const CHANGES: [&str; 6] = ["Create", "Update", "Delete", "Add", "Remove", "Put"];
+const CHANGES: [&str; 7] = ["Create", "Update", "Upsert", "Delete", "Add", "Remove", "Put"];
 
 /// A channel over all replicas; clones share everything.
 #[derive(Clone)]

@@ -34,6 +34,8 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// How long a replica is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// What a replica says that drains. It has taken nothing, and another one is asked at once.
+pub(crate) const DRAINING: &str = "draining";
 /// Beginnings of method names whose calls change something: these are repeated only when they cannot have arrived.
 const CHANGES: [&str; 6] = ["Create", "Update", "Delete", "Add", "Remove", "Put"];
 
@@ -80,11 +82,16 @@ impl Replica {
         *self.health() = Health::default();
     }
 
+    /// What fails while it rests began before, and tells nothing new: many calls that break at once are one failure.
     fn failed(&self) {
+        let now = Instant::now();
         let mut health = self.health();
+        if health.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
         let pause = FIRST_PAUSE.saturating_mul(1 << health.failures.min(16)).min(LONGEST_PAUSE);
         health.failures = health.failures.saturating_add(1);
-        health.paused_until = Some(Instant::now() + pause);
+        health.paused_until = Some(now + pause);
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
@@ -180,18 +187,22 @@ impl Shared {
             let (answer, fate) = attempt(&replica, request).await;
             match fate {
                 Fate::Answered => replica.succeeded(),
-                Fate::Busy => {}
-                Fate::NotReached | Fate::Lost => replica.failed(),
+                // A full queue has many calls pending, which is looked at anyway.
+                Fate::Busy | Fate::Late => {}
+                Fate::Leaving | Fate::NotReached | Fate::Lost => replica.failed(),
             }
             let alone = self.all().len() < 2;
-            let again = match fate {
-                Fate::Answered => false,
-                // The same one would say the same.
-                Fate::Busy | Fate::NotReached => !alone,
-                Fate::Lost => harmless,
-            };
             tried.push(replica);
-            if !again || tried.len() >= ATTEMPTS || !self.budget.withdraw() {
+            let again = tried.len() < ATTEMPTS
+                && match fate {
+                    Fate::Answered | Fate::Late => false,
+                    // The same one would say the same. It cost nothing, so that no budget is needed: without one, a replica
+                    // that leaves in good order would fail whatever the others could not take out of it.
+                    Fate::Leaving => !alone,
+                    Fate::Busy | Fate::NotReached => !alone && self.budget.withdraw(),
+                    Fate::Lost => harmless && self.budget.withdraw(),
+                };
+            if !again {
                 return answer;
             }
             metrics::counter!("client_retries_total", "callee" => self.service).increment(1);
@@ -204,8 +215,12 @@ impl Shared {
 enum Fate {
     /// There is an answer, good or bad.
     Answered,
-    /// It refuses: it is draining, or its queue is full.
+    /// It refuses: its queue is full, or what it needs itself is not available.
     Busy,
+    /// It drains.
+    Leaving,
+    /// The caller's time is over: the replica may be well, and nobody waits for another one.
+    Late,
     /// No connection.
     NotReached,
     /// The connection broke before the first part of the answer.
@@ -222,13 +237,19 @@ async fn attempt(replica: &Arc<Replica>, request: Request<Body>) -> (Response<Bo
     let response = match sent.await {
         Ok(response) => response,
         Err(error) => {
-            let fate = if unreached(&error) { Fate::NotReached } else { Fate::Lost };
-            return (Status::from_error(Box::new(error)).into_http(), fate);
+            let fate = fate_of_error(&error);
+            let status = match fate {
+                Fate::NotReached | Fate::Lost => broke(&error),
+                Fate::Answered | Fate::Busy | Fate::Leaving | Fate::Late => {
+                    Status::from_error(Box::new(error))
+                }
+            };
+            return (status.into_http(), fate);
         }
     };
     let (head, mut body) = response.into_parts();
     if let Some(status) = Status::from_header_map(&head.headers) {
-        return (Response::from_parts(head, body), fate_of(status.code()));
+        return (Response::from_parts(head, body), fate_of(&status));
     }
     let first = body.frame().await;
     let fate = match &first {
@@ -237,27 +258,56 @@ async fn attempt(replica: &Arc<Replica>, request: Request<Body>) -> (Response<Bo
         Some(Ok(frame)) => frame
             .trailers_ref()
             .and_then(Status::from_header_map)
-            .map_or(Fate::Answered, |status| fate_of(status.code())),
+            .map_or(Fate::Answered, |status| fate_of(&status)),
         Some(Err(_)) | None => Fate::Answered,
     };
     (Response::from_parts(head, rest(first, body, pending)), fate)
 }
 
-/// The body again, whose first frame was taken; `pending` is dropped with it.
+/// The body again, whose first frame was taken; `pending` is dropped with it. Where it breaks off, the replica rests, and the
+/// status is `Unavailable`: whoever reads it may ask again.
 fn rest(first: Option<Result<Frame<Bytes>, Status>>, body: Body, pending: Pending) -> Body {
     let frames = stream::iter(first).chain(body.into_stream());
-    Body::new(StreamBody::new(frames.map(move |frame| {
-        let _held = &pending;
-        frame
-    })))
+    let frames = frames.map(move |frame| {
+        frame.map_err(|status| {
+            if !lost(status.code()) {
+                return status;
+            }
+            pending.0.failed();
+            broke(&status)
+        })
+    });
+    Body::new(StreamBody::new(frames))
 }
 
-const fn fate_of(code: Code) -> Fate {
-    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
+fn fate_of(status: &Status) -> Fate {
+    let unavailable = status.code() == Code::Unavailable;
+    if unavailable && status.message() == DRAINING {
+        Fate::Leaving
+    } else if unavailable || status.code() == Code::ResourceExhausted {
         Fate::Busy
     } else {
         Fate::Answered
     }
+}
+
+/// Why an attempt has no answer.
+fn fate_of_error(error: &tonic::transport::Error) -> Fate {
+    if has_cause::<tonic::ConnectError>(error) {
+        // The request cannot have arrived: the connection was never made.
+        Fate::NotReached
+    } else if has_cause::<tonic::TimeoutExpired>(error) {
+        Fate::Late
+    } else {
+        Fate::Lost
+    }
+}
+
+/// A connection that broke, however tonic calls it: the service cannot be reached, and another attempt may succeed.
+fn broke(error: &dyn std::error::Error) -> Status {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    Status::unavailable(format!("no answer from the replica: {}", causes.join(": ")))
 }
 
 /// How tonic reports a connection that broke.
@@ -265,11 +315,11 @@ const fn lost(code: Code) -> bool {
     matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
 }
 
-/// Whether the request cannot have arrived: the connection was never made.
-fn unreached(error: &tonic::transport::Error) -> bool {
+/// Whether an error of this type is among the causes of `error`.
+fn has_cause<T: std::error::Error + 'static>(error: &tonic::transport::Error) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.downcast_ref::<tonic::ConnectError>().is_some() {
+        if error.is::<T>() {
             return true;
         }
         cause = error.source();

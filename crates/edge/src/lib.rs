@@ -26,6 +26,7 @@ pub mod globs;
 pub mod check;
 pub mod guard;
 pub mod pieces;
+pub mod repeat;
 pub mod translate;
 
 pub mod error;

@@ -8,10 +8,10 @@ use crate::extract::Call;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
-use crate::sse;
 use crate::translate::Answer;
-use crate::translate::chat_reply::{Collected, ended_early};
+use crate::translate::chat_reply::ended_early;
 use crate::translate::completions::{self, Chunks};
+use crate::{repeat, sse};
 use api_types::Fault;
 use api_types::rest::{Completions, CompletionsRequest, Parsed};
 use axum::Json;
@@ -39,15 +39,14 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         Answer::new(&head.context, "cmpl-", &deployment.model).with_options(request.stream_options);
     let prompt = Prompt::completions(&request, policy);
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
+    let ask = || app.complete(request.clone(), &head.context);
     if stream {
-        let (found, pieces) =
-            app.screened(policy, prompt, app.complete(request, &head.context)).await?;
+        let (found, pieces) = app.screened(policy, prompt, repeat::begun(ask)).await?;
         answer.prompt_found = found;
         let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
-    let collect =
-        async { Collected::take(head.watch(app.complete(request, &head.context).await?)).await };
+    let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);

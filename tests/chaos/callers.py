@@ -15,6 +15,8 @@ INFERENCE = "api-version=2024-05-01-preview"
 SAFETY = "api-version=2024-09-01"
 DIMENSIONS = 384
 CATEGORIES = 4
+# What `Retry-After` says at least.
+RETRY_S = 1.0
 # No answer of the script takes a fifth of it; what takes longer counts as lost.
 PATIENCE_S = 60.0
 
@@ -154,8 +156,11 @@ class Load:
         await asyncio.sleep(lot.uniform(0, 0.5))
         while not self.stopping:
             kind, deployment = lot.choice(mix)
-            await self.once(caller, kind, deployment)
-            if pause and kind in ("embedding", "safety"):
+            outcome = await self.once(caller, kind, deployment)
+            if outcome.status in (429, 503):
+                # As clients do that read `Retry-After`.
+                await asyncio.sleep(RETRY_S)
+            elif pause and kind in ("embedding", "safety"):
                 await asyncio.sleep(lot.uniform(pause / 2, pause))
 
     async def once(self, caller, kind, deployment):

@@ -2,14 +2,17 @@
 //!
 //! Separate from `grpc.rs`, which dials: here it is decided whom to ask. A replica is asked when it has the fewest calls of two
 //! drawn by lot ("the power of two choices", Mitzenmacher 2001); a replica that failed is left alone for a while, longer each
-//! time. The invariant: a call is repeated only while nothing of its answer has been handed on, and never when it may change
+//! time, and must then show that it is there before it gets calls among others. `attempt.rs` asks one replica and says what became
+//! of it. The invariant: a call is repeated only while nothing of its answer has been handed on, and never when it may change
 //! something that a first attempt may have changed already.
 
-use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+mod attempt;
+
+pub(crate) use attempt::DRAINING;
+
+use attempt::{Fate, attempt, proof};
 use http::{Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,11 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
-use tower::{Service, ServiceExt as _};
 
 /// Attempts of one call, the first included: enough to pass over a replica that went and one that is just going.
 const ATTEMPTS: usize = 3;
@@ -33,9 +36,10 @@ const RETRY_SHARE: f32 = 0.2;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// How long a replica is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
-/// What a replica says that drains. It has taken nothing, and another one is asked at once.
-pub(crate) const DRAINING: &str = "draining";
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a replica may take to say that it is there, before it gets calls among others. One that loads its models has its
+/// port already, and would keep a call until it has them.
+const PROOF_TIMEOUT: Duration = Duration::from_millis(500);
 /// Beginnings of method names whose calls change something: these are repeated only when they cannot have arrived.
 const CHANGES: [&str; 6] = ["Create", "Update", "Delete", "Add", "Remove", "Put"];
 
@@ -67,6 +71,8 @@ pub(crate) struct Replica {
 struct Health {
     failures: u32,
     paused_until: Option<Instant>,
+    /// Whether it has answered since it was found, or failed last.
+    proven: bool,
 }
 
 impl Replica {
@@ -79,7 +85,25 @@ impl Replica {
     }
 
     fn succeeded(&self) {
-        *self.health() = Health::default();
+        *self.health() = Health { proven: true, ..Health::default() };
+    }
+
+    fn is_proven(&self) -> bool {
+        self.health().proven
+    }
+
+    /// Whether it is there. Others leave it alone meanwhile.
+    async fn proves_itself(self: &Arc<Self>) -> bool {
+        self.health().paused_until = Some(Instant::now() + PROOF_TIMEOUT);
+        let fate = tokio::time::timeout(PROOF_TIMEOUT, attempt(self, proof())).await;
+        self.health().paused_until = None;
+        let there = matches!(fate, Ok((_, Fate::Answered | Fate::Busy)));
+        if there {
+            self.succeeded();
+        } else {
+            self.failed();
+        }
+        there
     }
 
     /// What fails while it rests began before, and tells nothing new: many calls that break at once are one failure.
@@ -92,6 +116,7 @@ impl Replica {
         let pause = FIRST_PAUSE.saturating_mul(1 << health.failures.min(16)).min(LONGEST_PAUSE);
         health.failures = health.failures.saturating_add(1);
         health.paused_until = Some(now + pause);
+        health.proven = false;
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
@@ -183,6 +208,12 @@ impl Shared {
             let Some(replica) = self.pick(&tried) else {
                 return Status::unavailable("no replica is known").into_http();
             };
+            let alone = self.all().len() < 2;
+            let last = tried.len() + 1 >= ATTEMPTS;
+            if !alone && !last && !replica.is_proven() && !replica.proves_itself().await {
+                tried.push(replica);
+                continue;
+            }
             let request = Request::from_parts(head.clone(), Body::new(Full::new(body.clone())));
             let (answer, fate) = attempt(&replica, request).await;
             match fate {
@@ -191,7 +222,6 @@ impl Shared {
                 Fate::Busy | Fate::Late => {}
                 Fate::Leaving | Fate::NotReached | Fate::Lost => replica.failed(),
             }
-            let alone = self.all().len() < 2;
             tried.push(replica);
             let again = tried.len() < ATTEMPTS
                 && match fate {
@@ -208,123 +238,6 @@ impl Shared {
             metrics::counter!("client_retries_total", "callee" => self.service).increment(1);
         }
     }
-}
-
-/// What became of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// There is an answer, good or bad.
-    Answered,
-    /// It refuses: its queue is full, or what it needs itself is not available.
-    Busy,
-    /// It drains.
-    Leaving,
-    /// The caller's time is over: the replica may be well, and nobody waits for another one.
-    Late,
-    /// No connection.
-    NotReached,
-    /// The connection broke before the first part of the answer.
-    Lost,
-}
-
-/// One attempt, waited for until the first part of the answer is there.
-async fn attempt(replica: &Arc<Replica>, request: Request<Body>) -> (Response<Body>, Fate) {
-    let pending = Pending::at(replica);
-    let sent = async {
-        let mut channel = replica.channel.clone();
-        channel.ready().await?.call(request).await
-    };
-    let response = match sent.await {
-        Ok(response) => response,
-        Err(error) => {
-            let fate = fate_of_error(&error);
-            let status = match fate {
-                Fate::NotReached | Fate::Lost => broke(&error),
-                Fate::Answered | Fate::Busy | Fate::Leaving | Fate::Late => {
-                    Status::from_error(Box::new(error))
-                }
-            };
-            return (status.into_http(), fate);
-        }
-    };
-    let (head, mut body) = response.into_parts();
-    if let Some(status) = Status::from_header_map(&head.headers) {
-        return (Response::from_parts(head, body), fate_of(&status));
-    }
-    let first = body.frame().await;
-    let fate = match &first {
-        // The connection broke; a status of the service comes in a frame of trailers.
-        Some(Err(status)) if lost(status.code()) => Fate::Lost,
-        Some(Ok(frame)) => frame
-            .trailers_ref()
-            .and_then(Status::from_header_map)
-            .map_or(Fate::Answered, |status| fate_of(&status)),
-        Some(Err(_)) | None => Fate::Answered,
-    };
-    (Response::from_parts(head, rest(first, body, pending)), fate)
-}
-
-/// The body again, whose first frame was taken; `pending` is dropped with it. Where it breaks off, the replica rests, and the
-/// status is `Unavailable`: whoever reads it may ask again.
-fn rest(first: Option<Result<Frame<Bytes>, Status>>, body: Body, pending: Pending) -> Body {
-    let frames = stream::iter(first).chain(body.into_stream());
-    let frames = frames.map(move |frame| {
-        frame.map_err(|status| {
-            if !lost(status.code()) {
-                return status;
-            }
-            pending.0.failed();
-            broke(&status)
-        })
-    });
-    Body::new(StreamBody::new(frames))
-}
-
-fn fate_of(status: &Status) -> Fate {
-    let unavailable = status.code() == Code::Unavailable;
-    if unavailable && status.message() == DRAINING {
-        Fate::Leaving
-    } else if unavailable || status.code() == Code::ResourceExhausted {
-        Fate::Busy
-    } else {
-        Fate::Answered
-    }
-}
-
-/// Why an attempt has no answer.
-fn fate_of_error(error: &tonic::transport::Error) -> Fate {
-    if has_cause::<tonic::ConnectError>(error) {
-        // The request cannot have arrived: the connection was never made.
-        Fate::NotReached
-    } else if has_cause::<tonic::TimeoutExpired>(error) {
-        Fate::Late
-    } else {
-        Fate::Lost
-    }
-}
-
-/// A connection that broke, however tonic calls it: the service cannot be reached, and another attempt may succeed.
-fn broke(error: &dyn std::error::Error) -> Status {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    Status::unavailable(format!("no answer from the replica: {}", causes.join(": ")))
-}
-
-/// How tonic reports a connection that broke.
-const fn lost(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
-}
-
-/// Whether an error of this type is among the causes of `error`.
-fn has_cause<T: std::error::Error + 'static>(error: &tonic::transport::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.is::<T>() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// Whether a call of the method at `path` (`/package.Service/Method`) may change something.

@@ -5,7 +5,7 @@
 //! repetition at most, so that a prompt that ends its replica ends no more than two.
 
 use crate::events;
-use crate::pieces::{Piece, PieceStream};
+use crate::pieces::{Piece, PieceStream, ScreenedStream};
 use crate::translate::chat_reply::Collected;
 use api_types::{ErrorCode, Fault};
 use futures::stream::{self, StreamExt as _};
@@ -28,13 +28,14 @@ where
     }
 }
 
-/// The pieces that `ask` gets, once there is one that a reader would see; asks again where they break off before.
+/// The pieces that `ask` gets, once there is one that a reader would see; asks again where they break off before. What content
+/// safety still holds back has not been seen.
 ///
 /// # Errors
 /// What the service says before that piece.
-pub async fn begun<F>(ask: impl Fn() -> F) -> Result<PieceStream, Fault>
+pub async fn begun<F>(ask: impl Fn() -> F) -> Result<ScreenedStream, Fault>
 where
-    F: Future<Output = Result<PieceStream, Fault>>,
+    F: Future<Output = Result<ScreenedStream, Fault>>,
 {
     match until_seen(ask().await?).await {
         Err(fault) if broke_off(&fault) => {
@@ -46,11 +47,11 @@ where
 }
 
 /// The same pieces, when the first that a reader would see has come, or the end.
-async fn until_seen(mut pieces: PieceStream) -> Result<PieceStream, Fault> {
+async fn until_seen(mut pieces: ScreenedStream) -> Result<ScreenedStream, Fault> {
     let mut early = Vec::new();
-    while let Some(piece) = pieces.next().await.transpose()? {
-        let started = matches!(piece, Piece::Started(_));
-        early.push(Ok(piece));
+    while let Some(screened) = pieces.next().await.transpose()? {
+        let started = matches!(screened.piece, Piece::Started(_));
+        early.push(Ok(screened));
         if !started {
             break;
         }
@@ -67,7 +68,7 @@ fn broke_off(fault: &Fault) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pieces::Text;
+    use crate::pieces::{Screened, Text};
     use api_types::rest::chat_completions::FinishReason;
     use std::collections::VecDeque;
     use std::sync::{Arc, Mutex};
@@ -85,6 +86,10 @@ mod tests {
         async fn ask(self) -> Result<PieceStream, Fault> {
             let answer = self.0.lock().unwrap().pop_front().unwrap();
             Ok(stream::iter(answer).boxed())
+        }
+
+        async fn ask_screened(self) -> Result<ScreenedStream, Fault> {
+            Ok(self.ask().await?.map(|piece| piece.map(Screened::unseen)).boxed())
         }
 
         fn left(&self) -> usize {
@@ -123,11 +128,13 @@ mod tests {
     #[tokio::test]
     async fn a_stream_is_asked_for_again_until_a_piece_of_it_can_be_seen() {
         let service = Service::new([vec![started(), died()], answer()]);
-        let pieces: Vec<_> = begun(|| service.clone().ask()).await.unwrap().collect().await;
+        let pieces = begun(|| service.clone().ask_screened()).await.unwrap();
+        let pieces: Vec<_> = pieces.map(|screened| screened.map(|s| s.piece)).collect().await;
         assert_eq!(pieces, answer());
         let service = Service::new([vec![started(), text("ha"), died()], answer()]);
-        let pieces: Vec<_> = begun(|| service.clone().ask()).await.unwrap().collect().await;
-        assert_eq!((pieces.last(), service.left()), (Some(&died()), 1));
+        let pieces = begun(|| service.clone().ask_screened()).await.unwrap();
+        let last = pieces.collect::<Vec<_>>().await.pop().unwrap();
+        assert_eq!((last.err(), service.left()), (died().err(), 1));
     }
 
     #[tokio::test]
@@ -140,7 +147,7 @@ mod tests {
             let service =
                 Service::new([vec![Err(fault.clone())], vec![Err(fault.clone())], answer()]);
             assert_eq!(whole(|| service.clone().ask()).await.unwrap_err(), fault);
-            assert_eq!(begun(|| service.clone().ask()).await.err(), Some(fault));
+            assert_eq!(begun(|| service.clone().ask_screened()).await.err(), Some(fault));
             assert_eq!(service.left(), 1);
         }
     }

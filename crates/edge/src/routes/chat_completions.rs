@@ -40,9 +40,11 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let ask = || app.generate(request.clone(), &head.context);
     if stream {
         // No piece leaves before the verdict on the prompt.
-        let (found, pieces) = app.screened(policy, prompt, repeat::begun(ask)).await?;
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?)))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });

@@ -41,9 +41,12 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
     let ask = || app.complete(request.clone(), &head.context);
     if stream {
-        let (found, pieces) = app.screened(policy, prompt, repeat::begun(ask)).await?;
+        // No piece leaves before the verdict on the prompt.
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?)))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });

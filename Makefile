@@ -7,7 +7,7 @@ CARGO_FLAGS := --release
 .PHONY: run test lint bench chaos images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
-	cargo build $(CARGO_FLAGS) --workspace
+	cargo build $(CARGO_FLAGS) --workspace --bin koine
 	@exec target/release/koine up
 
 test: setup models venv ## every test: Rust, the published description, the real SDKs against real models in one process and in four, the chart

@@ -41,7 +41,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// port already, and would keep a call until it has them.
 const PROOF_TIMEOUT: Duration = Duration::from_millis(500);
 /// Beginnings of method names whose calls change something: these are repeated only when they cannot have arrived.
-const CHANGES: [&str; 6] = ["Create", "Update", "Delete", "Add", "Remove", "Put"];
+const CHANGES: [&str; 7] = ["Create", "Update", "Upsert", "Delete", "Add", "Remove", "Put"];
 
 /// A channel over all replicas; clones share everything.
 #[derive(Clone)]

@@ -5,6 +5,7 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
@@ -17,6 +18,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
+use std::sync::Arc;
 
 /// Answers a conversation.
 ///
@@ -27,6 +29,11 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let parsed = call.settle(parsed, Parsed::<ChatCompletionsRequest>::admit)?;
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
+    let spare = app.spare(&deployment, Modality::Chat, |spare| {
+        let Checked { request, extra_json } =
+            check::chat(parsed.clone(), spare, head.context.family)?;
+        Ok(chat::to_rpc(request, &spare.model, extra_json))
+    });
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
@@ -37,7 +44,8 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     answer.legacy_functions = request.legacy_functions;
     let prompt = Prompt::conversation(&request, policy);
     let request = chat::to_rpc(request, &deployment.model, extra_json);
-    let ask = || app.generate(request.clone(), &head.context);
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let ask = || app.generate(request.clone(), &head);
     if stream {
         // No piece leaves before the verdict on the prompt.
         let screened = repeat::begun(|| async {
@@ -50,7 +58,6 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
-    head.record.tokens(reply.usage.prompt, reply.usage.completion);
     let reply = app.guard.screen_whole(policy, reply).await?;
     Ok(Json(reply.into_chat(answer)).into_response())
 }

@@ -310,6 +310,11 @@ pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
     metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
 }
 
+/// Counts one answer that was asked for again, because its replica died before any of it had left.
+pub fn repeated() {
+    metrics::counter!("edge_repeated_answers_total").increment(1);
+}
+
 /// Why a caller was turned away at the door.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TurnedAway {

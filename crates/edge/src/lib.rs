@@ -29,6 +29,7 @@ pub mod globs;
 pub mod check;
 pub mod guard;
 pub mod pieces;
+pub mod repeat;
 pub mod translate;
 
 pub mod error;

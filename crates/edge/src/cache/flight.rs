@@ -18,6 +18,12 @@ struct Progress {
     end: Option<Result<(), Fault>>,
 }
 
+impl Progress {
+    const fn has_failed(&self) -> bool {
+        matches!(self.end, Some(Err(_)))
+    }
+}
+
 /// The messages of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Frames(Vec<Bytes>);
@@ -66,7 +72,8 @@ impl Flights {
     /// Somebody more who waits for the answer to `key`; with the computation where nobody computes it yet.
     pub(super) fn enter(&self, key: &Key) -> (Option<Flight>, Follower) {
         let mut flights = self.lock();
-        if let Some(sender) = flights.get(&key.name) {
+        // One that has failed is about to be taken away; whoever comes now, perhaps to ask again, begins another.
+        if let Some(sender) = flights.get(&key.name).filter(|open| !open.borrow().has_failed()) {
             return (None, Follower::of(sender.subscribe()));
         }
         let (flight, follower) = Flight::new();

@@ -9,9 +9,9 @@ use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
-use crate::sse;
-use crate::translate::chat_reply::{Collected, Updates, ended_early};
+use crate::translate::chat_reply::{Updates, ended_early};
 use crate::translate::{Answer, chat};
+use crate::{repeat, sse};
 use api_types::Fault;
 use api_types::rest::{ChatCompletionsRequest, ChatCompletionsUpdate, Parsed};
 use axum::Json;
@@ -45,15 +45,17 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let prompt = Prompt::conversation(&request, policy);
     let request = chat::to_rpc(request, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let ask = || app.generate(request.clone(), &head);
     if stream {
-        // No piece is taken before the verdict on the prompt.
-        let pieces = app.screened(policy, prompt, app.generate(request, &head));
-        let (found, pieces) = pieces.await?;
+        // No piece leaves before the verdict on the prompt.
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?)))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
-    let collect = async { Collected::take(head.watch(app.generate(request, &head).await?)).await };
+    let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
     let reply = app.guard.screen_whole(policy, reply).await?;

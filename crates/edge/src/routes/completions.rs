@@ -9,10 +9,10 @@ use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
-use crate::sse;
 use crate::translate::Answer;
-use crate::translate::chat_reply::{Collected, ended_early};
+use crate::translate::chat_reply::ended_early;
 use crate::translate::completions::{self, Chunks};
+use crate::{repeat, sse};
 use api_types::Fault;
 use api_types::rest::{Completions, CompletionsRequest, Parsed};
 use axum::Json;
@@ -47,13 +47,17 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let prompt = Prompt::completions(&request, policy);
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let ask = || app.complete(request.clone(), &head);
     if stream {
-        let (found, pieces) = app.screened(policy, prompt, app.complete(request, &head)).await?;
+        // No piece leaves before the verdict on the prompt.
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?)))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
-    let collect = async { Collected::take(head.watch(app.complete(request, &head).await?)).await };
+    let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect).await?;
     answer.prompt_found = found;
     let reply = app.guard.screen_whole(policy, reply).await?;

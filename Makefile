@@ -18,11 +18,12 @@ test: setup models venv ## every test: Rust, the published description, the real
 	$(VENV)/bin/python -m pytest -q tests/clients
 	$(VENV)/bin/python -m pytest -q tests/chart
 
-lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates, what we may depend on
+lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates, what we may depend on, the protos
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo test $(CARGO_FLAGS) --workspace --test api architecture
 	deploy/supply/deny.sh
+	python3 tests/chart/proto.py
 
 bench: setup models venv ## the figures of README's table, measured here
 	target/release/overhead

@@ -44,9 +44,9 @@ models: setup ## fetch and verify the default models
 # The clients of the tests, exactly as listed: two Python environments, because they do not all fit into one, and Node's.
 PIP_INSTALL := -m pip install -q --no-compile --no-deps -r tests/clients/requirements
 venv: $(VENV)/ready $(VENV)/described/ready
-$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt
+$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt examples/python/requirements.txt
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt
+	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt -r examples/python/requirements.txt
 	python3 -m venv $(VENV)/other
 	$(VENV)/other/bin/python $(PIP_INSTALL)/other.txt
 	cd tests/clients/node && $(CURDIR)/$(VENV)/bin/python -c \

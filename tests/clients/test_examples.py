@@ -1,0 +1,154 @@
+"""The programs of examples/ against the four services: as their heads say to run them, and with what they are said to print.
+
+Beside them, what docs/grpc.md says of every service alike: health by name, reflection, limits, cancelled calls.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+
+import grpc
+import pytest
+from conftest import BINARIES, ROOT
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+PYTHON = ROOT / "examples/python/services.py"
+SERVICES = ("chat", "embedding", "content-safety")
+NAMES = {
+    "chat": "inference.chat.v1.ChatService",
+    "embedding": "inference.embedding.v1.EmbeddingService",
+    "content-safety": "inference.content_safety.v1.ContentSafetyService",
+}
+# What both print: the same calls get the same answers, whoever makes them.
+SAID = """\
+model: smollm2-135m-instruct
+finished: FINISH_REASON_STOP
+tokens: 16 \\+ \\d+
+answer: .*Paris.*
+left after 2 pieces
+same: 0\\.[67]\\d
+other: -?0\\.[01]\\d
+blocked: true
+jailbreak: true
+refused: UNKNOWN_MODEL model: unknown model `nobody`; known models: `smollm2-135m-instruct`
+"""
+
+
+def address(services, name, option="LISTEN"):
+    return services.processes[name].koine_env[f"{name.upper().replace('-', '_')}__SERVICE__{option}"]
+
+
+def ran(command, **env):
+    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **env}, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def stubs(tmp_path_factory):
+    """Made by the command in the program's head."""
+    folder = tmp_path_factory.mktemp("stubs")
+    command = re.search(r"^    python (-m grpc_tools.protoc .*)$", PYTHON.read_text(), re.MULTILINE)[1]
+    ran(["bash", "-c", f"{sys.executable} {command.replace('=stubs', f'={folder}')}"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chat_stubs(stubs):
+    sys.path.insert(0, str(stubs))
+    from inference.chat.v1 import chat_pb2, chat_pb2_grpc
+
+    yield chat_pb2, chat_pb2_grpc
+    sys.path.remove(str(stubs))
+
+
+def test_the_rust_example_prints_what_it_is_said_to(services):
+    said = ran([BINARIES / "grpc-example", *(f"http://{address(services, name)}" for name in SERVICES)])
+    assert re.fullmatch(SAID, said), said
+
+
+def test_the_python_example_prints_the_same(services, stubs):
+    said = ran([sys.executable, PYTHON, *(address(services, name) for name in SERVICES)], PYTHONPATH=str(stubs))
+    assert re.fullmatch("health: SERVING\n" + SAID, said), said
+
+
+@pytest.mark.parametrize("command", ["rust", "python"])
+def test_an_example_without_addresses_says_what_it_wants(command, stubs):
+    words = [BINARIES / "grpc-example"] if command == "rust" else [sys.executable, PYTHON]
+    done = subprocess.run(words, env={"PYTHONPATH": str(stubs)}, capture_output=True, text=True)
+    assert done.returncode == 1 and "CHAT EMBEDDING CONTENT_SAFETY" in done.stderr
+
+
+def test_what_the_python_example_needs_is_what_these_tests_install():
+    makefile = (ROOT / "Makefile").read_text()
+    assert makefile.count("examples/python/requirements.txt") == 2, "as a prerequisite of the environment, and installed"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_health_is_asked_by_the_service_s_name(services, name):
+    with grpc.insecure_channel(address(services, name)) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=NAMES[name]), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            stub.Check(health_pb2.HealthCheckRequest(service="koine"), timeout=5)
+        assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_reflection_of_version_1_lists_the_services(services, name):
+    """Asked on the wire: a ServerReflectionRequest with `list_services`, field 7, is `3a 00`."""
+    with grpc.insecure_channel(address(services, name)) as channel:
+        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        answer = next(iter(ask(iter([b"\x3a\x00"]), timeout=5)))
+    assert NAMES[name].encode() in answer and b"grpc.health.v1.Health" in answer
+
+
+def test_a_message_over_the_limit_is_refused(services, chat_stubs):
+    pb2, pb2_grpc = chat_stubs
+    part = pb2.ContentPart(text="x" * (64 * 1024 * 1024 + 1))
+    request = pb2.GenerateRequest(model="any", messages=[pb2.Message(role=pb2.ROLE_USER, content=[part])])
+    with grpc.insecure_channel(address(services, "chat")) as channel, pytest.raises(grpc.RpcError) as refused:
+        list(pb2_grpc.ChatServiceStub(channel).Generate(request, timeout=30))
+    assert refused.value.code() == grpc.StatusCode.OUT_OF_RANGE
+
+
+def test_a_compressed_message_is_refused(services, chat_stubs):
+    pb2, pb2_grpc = chat_stubs
+    with grpc.insecure_channel(address(services, "chat")) as channel, pytest.raises(grpc.RpcError) as refused:
+        pb2_grpc.ChatServiceStub(channel).ListModels(pb2.ListModelsRequest(), timeout=5, compression=grpc.Compression.Gzip)
+    assert refused.value.code() == grpc.StatusCode.UNIMPLEMENTED
+
+
+@pytest.mark.parametrize("how", ["cancelled", "deadline"])
+def test_a_call_that_its_client_gave_up_frees_its_place(services, chat_stubs, how):
+    """Seen in the service's own metric: no sequence is left although thousands of tokens were allowed."""
+    pb2, pb2_grpc = chat_stubs
+    part = pb2.ContentPart(text="Tell a very long story.")
+    request = pb2.GenerateRequest(
+        model="smollm2-135m-instruct",
+        messages=[pb2.Message(role=pb2.ROLE_USER, content=[part])],
+        sampling=pb2.Sampling(max_tokens=4000, stop=["\u2603"], temperature=2),
+    )
+    with grpc.insecure_channel(address(services, "chat")) as channel:
+        call = pb2_grpc.ChatServiceStub(channel).Generate(request, timeout=60 if how == "cancelled" else 1)
+        pieces = (event for event in call if event.WhichOneof("event") == "text")
+        next(pieces)
+        if how == "cancelled":
+            call.cancel()
+        with pytest.raises(grpc.RpcError) as ended:
+            list(pieces)
+    code = {"cancelled": grpc.StatusCode.CANCELLED, "deadline": grpc.StatusCode.DEADLINE_EXCEEDED}[how]
+    assert ended.value.code() == code
+    # Each look takes a request; far fewer would do than the answer's thousands of steps.
+    assert any(running(services) == 0 for _ in range(500))
+
+
+def running(services):
+    with urllib.request.urlopen(f"http://{address(services, 'chat', 'ADMIN_LISTEN')}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    values = re.findall(r"^chat_active_sequences\S* (\S+)$", text, re.MULTILINE)
+    assert values, "the metric that this looks at is gone"
+    return sum(map(float, values))

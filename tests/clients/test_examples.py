@@ -3,6 +3,7 @@
 Beside them, what docs/grpc.md says of every service alike: health by name, reflection, limits, cancelled calls.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,9 @@ import grpc
 import pytest
 from conftest import BINARIES, ROOT
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+sys.path.insert(0, str(ROOT / "tests/chart"))
+import tools
 
 PYTHON = ROOT / "examples/python/services.py"
 SERVICES = ("chat", "embedding", "content-safety")
@@ -152,3 +156,65 @@ def running(services):
     values = re.findall(r"^chat_active_sequences\S* (\S+)$", text, re.MULTILINE)
     assert values, "the metric that this looks at is gone"
     return sum(map(float, values))
+
+
+# ------------------------------------------------------------------------------------------------ docs/grpc.md
+
+GUIDE = (ROOT / "docs/grpc.md").read_text()
+COMMANDS = re.findall(r"^call .*$", GUIDE, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def call(services, tmp_path_factory):
+    """A function that runs a command of the guide as it stands there; only the ports are those of this run."""
+    setup = re.search(r"```bash\n(CHAT=.*?)```", GUIDE, re.DOTALL)[1]
+    for name, port in (("chat", 50051), ("embedding", 50052), ("content-safety", 50053)):
+        assert f"127.0.0.1:{port}/" in setup
+        setup = setup.replace(f"127.0.0.1:{port}/", f"{address(services, name)}/")
+    folder = tmp_path_factory.mktemp("bin")
+    (folder / "buf").symlink_to(tools.program("buf"))
+    env = {"PATH": f"{folder}:{os.environ['PATH']}", "HOME": str(folder)}
+
+    def run(command):
+        script = f"shopt -s expand_aliases\n{setup}\n{command}\n"
+        return subprocess.run(["bash", "-c", script], env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def test_the_guide_has_an_example_of_every_call():
+    protos = "".join(file.read_text() for file in (ROOT / "proto").rglob("*.proto"))
+    assert set(re.findall(r"^  rpc (\w+)\(", protos, re.MULTILINE)) == {re.search(r"/(\w+)", c)[1] for c in COMMANDS}
+
+
+def test_every_command_of_the_guide_works(call):
+    """In the order in which they stand there: blocklists are made, used and removed."""
+    for command in COMMANDS:
+        done = call(command)
+        if "/DetectProtected" in command:
+            assert '"code": "not_found"' in done.stderr and "content_safety.protected.dir" in done.stderr, command
+        else:
+            assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+def test_the_guide_s_tool_call_and_schema_give_what_they_promise(call):
+    tool, schema = (next(c for c in COMMANDS if word in c) for word in ("toolChoice", "schemaJson"))
+    assert "FINISH_REASON_TOOL_CALLS" in call(tool).stdout
+    texts = re.findall(r'"text": ("(?:[^"\\]|\\.)*")', call(schema).stdout)
+    assert json.loads("".join(json.loads(text) for text in texts))["fruit"] in ("pear", "fig")
+
+
+def test_the_guide_s_errors_are_those_of_the_code():
+    source = (ROOT / "crates/api-types/src/error.rs").read_text()
+    grpc_of = re.search(r"pub const fn grpc\(.*?\n    }\n", source, re.DOTALL)[0]
+    arms = re.findall(r"((?:Self::\w+\s*\|?\s*)+)=> (?:\{\s*)?tonic::Code::(\w+)", grpc_of)
+    codes = {name: code for names, code in arms for name in re.findall(r"Self::(\w+)", names)}
+
+    def upper(name):
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+
+    known = {upper(name): upper(code) for name, code in codes.items()}
+    said = dict(re.findall(r"^\| `([A-Z_]+)` \| `([A-Z_]+)` \|", GUIDE, re.MULTILINE))
+    assert len(known) > 20 and len(said) > 10
+    for reason, status in said.items():
+        assert known.get(reason) == status, reason

@@ -5,6 +5,7 @@ the programs themselves. A block of TOML is given to `koine config check`, one o
 """
 
 import functools
+import json
 import re
 import shlex
 
@@ -154,6 +155,39 @@ def test_every_file_of_values_is_taken_and_so_is_the_config_in_it(page, tmp_path
                 (tmp_path / "koine.toml").write_text(service["config"])
                 check = run(BINARIES / "koine", "config", "check", "--config", tmp_path / "koine.toml")
                 assert check.returncode == 0, check.stderr
+
+
+# ------------------------------------------------------------------------------------------- metrics and dashboards
+
+
+def test_every_metric_that_is_named_is_measured():
+    source = "".join(file.read_text() for file in (ROOT / "crates").glob("*/src/**/*.rs"))
+    checked = 0
+    for page in (*GUIDES, ROOT / "docs/runbook.md"):
+        for name in re.findall(r"`((?:edge|chat|embedding|content_safety|onnx|client)_\w+)(?:\{[^}`]*\})?`", prose(page)):
+            if name not in SECTIONS:
+                checked += 1
+                assert f'"{name}"' in source, f"{page.name}: {name}"
+    assert checked >= 4
+
+
+def test_every_dashboard_and_panel_that_an_operator_is_sent_to_is_there():
+    boards = [json.loads(file.read_text()) for file in (CHART / "files/dashboards").glob("*.json")]
+    titles, panels = {b["title"] for b in boards}, {p["title"] for b in boards for p in b["panels"]}
+    text = (ROOT / "docs/operate.md").read_text()
+    assert set(re.findall(r"\*\*(Koine: [^*]+)\*\*", text)) <= titles
+    named = set(re.findall(r"(?<!\*)\*([^*\n]+)\*(?!\*)", prose(ROOT / "docs/operate.md")))
+    assert len(named) >= 5 and named <= panels, named - panels
+
+
+def test_figures_are_those_of_the_readme():
+    """`make bench` fills one table; the other must not remember older figures."""
+    figures = dict(re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
+    table = (ROOT / "docs/scale.md").read_text().split("| | measured |\n| --- | --- |\n")[1].split("\n\n")[0]
+    for row in table.splitlines():
+        what, measured = (cell.strip() for cell in row.strip("|").split("|"))
+        whole = next((key for key in figures if key == what or key.startswith(f"{what},")), None)
+        assert whole and figures[whole] == measured, row
 
 
 # ------------------------------------------------------------------------------------------------------- commands

@@ -12,7 +12,7 @@ import urllib.request
 
 import grpc
 import pytest
-from conftest import BINARIES, ROOT
+from conftest import BINARIES, ROOT, clean_env, free_port, wait_healthy
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 sys.path.insert(0, str(ROOT / "tests/chart"))
@@ -156,6 +156,38 @@ def running(services):
     values = re.findall(r"^chat_active_sequences\S* (\S+)$", text, re.MULTILINE)
     assert values, "the metric that this looks at is gone"
     return sum(map(float, values))
+
+
+def test_a_service_that_stops_says_so_refuses_new_calls_and_finishes_the_others(chat_stubs):
+    pb2, pb2_grpc = chat_stubs
+    listen, admin = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    env = clean_env(CHAT__SERVICE__LISTEN=listen, CHAT__SERVICE__ADMIN_LISTEN=admin, CHAT__MODELS__OFFLINE="true")
+    process = subprocess.Popen([BINARIES / "chat"], env=env, cwd=ROOT, stderr=subprocess.DEVNULL)
+    process.koine_env = env
+    try:
+        wait_healthy("chat", process)
+        with grpc.insecure_channel(listen) as channel:
+            chat, health = pb2_grpc.ChatServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+            watched = health.Watch(health_pb2.HealthCheckRequest(service=NAMES["chat"]), timeout=60)
+            assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+            part = pb2.ContentPart(text="Tell a long story.")
+            request = pb2.GenerateRequest(
+                model="smollm2-135m-instruct",
+                messages=[pb2.Message(role=pb2.ROLE_USER, content=[part])],
+                sampling=pb2.Sampling(max_tokens=150, temperature=0),
+            )
+            story = chat.Generate(request, timeout=60)
+            assert next(story).WhichOneof("event") == "started"
+            process.terminate()
+            assert next(watched).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            with pytest.raises(grpc.RpcError) as refused:
+                chat.ListModels(pb2.ListModelsRequest(), timeout=5)
+            assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
+            assert list(story)[-1].WhichOneof("event") == "usage"
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait(60)
 
 
 # ------------------------------------------------------------------------------------------------ docs/grpc.md

@@ -224,3 +224,18 @@ def test_the_files_of_an_image_suffice_to_run_and_to_stop(service, root):
         process.terminate()
         _, log = process.communicate(timeout=READY_WITHIN)
     assert process.returncode == 0, log
+
+
+def test_the_models_image_finds_a_full_volume_complete_without_python_or_a_network(root):
+    """As compose runs it at every start: nobody, a root file system that is read-only, and a volume that is its own."""
+    image = root("koine", with_models=True)
+    volume = image / "models"
+    for folder, _, _ in os.walk(volume):
+        os.chmod(folder, 0o755)
+        if os.geteuid() == 0:
+            os.chown(folder, USER, USER)
+    assert last("models", "CMD") == '["models", "pull"]'
+    words = [*confined(image), "/usr/local/bin/service", *json.loads(last("models", "CMD"))]
+    env = {"STANDALONE__MODELS__DIR": "/models", "HOME": "/tmp", "PATH": "/nowhere"}
+    done = subprocess.run(words, env=env, capture_output=True, text=True, timeout=READY_WITHIN)
+    assert (done.returncode, done.stdout) == (0, "models are complete in /models\n"), done.stderr

@@ -8,9 +8,10 @@ mod text_blocklists;
 use crate::config::Config;
 use crate::context::Context;
 use crate::deployments::{ListedModel, Table};
+use crate::events::{Generation, Operation, Record, Step};
 use crate::guard::Guard;
 use crate::limit::Limits;
-use crate::pieces::{self, PieceStream};
+use crate::pieces::{self, PieceStream, Usage};
 use crate::translate;
 use api_types::rpc::chat::chat_service_client::ChatServiceClient;
 use api_types::rpc::content_safety::content_safety_service_client::ContentSafetyServiceClient;
@@ -25,6 +26,7 @@ use futures::future::ready;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// A service, or Redis, cannot be called at the address that is configured.
 #[derive(Debug, thiserror::Error)]
@@ -108,12 +110,18 @@ impl App {
         &self,
         request: chat::GenerateRequest,
         context: &Context,
+        record: &Arc<Record>,
     ) -> Result<PieceStream, Fault> {
         let mut client = self.chat.clone().ok_or_else(no_service)?;
-        let answer = client.generate(timed(request, context)).await.map_err(failed)?;
+        let content = || translate::content::conversation(&request);
+        let mut generation = Generation::begin(Operation::Chat, &request.model, record, content);
+        let call = Box::pin(client.generate(timed(request, context))).instrument(generation.span());
+        let answer = call.await.map_err(failed).inspect_err(|fault| generation.failed(fault))?;
+        generation.begun();
         let pieces = answer.into_inner().filter_map(|event| {
             ready(event.map_err(failed).map(translate::chat::from_rpc).transpose())
         });
+        let pieces = pieces.inspect(move |piece| generation.observe(piece));
         Ok(pieces::until(context.deadline, pieces))
     }
 
@@ -125,12 +133,19 @@ impl App {
         &self,
         request: chat::CompleteRequest,
         context: &Context,
+        record: &Arc<Record>,
     ) -> Result<PieceStream, Fault> {
         let mut client = self.chat.clone().ok_or_else(no_service)?;
-        let answer = client.complete(timed(request, context)).await.map_err(failed)?;
+        let (operation, content) =
+            (Operation::TextCompletion, || translate::content::prompts(&request));
+        let mut generation = Generation::begin(operation, &request.model, record, content);
+        let call = Box::pin(client.complete(timed(request, context))).instrument(generation.span());
+        let answer = call.await.map_err(failed).inspect_err(|fault| generation.failed(fault))?;
+        generation.begun();
         let pieces = answer.into_inner().filter_map(|event| {
             ready(event.map_err(failed).map(translate::completions::from_rpc).transpose())
         });
+        let pieces = pieces.inspect(move |piece| generation.observe(piece));
         Ok(pieces::until(context.deadline, pieces))
     }
 
@@ -142,9 +157,18 @@ impl App {
         &self,
         request: embedding::EmbedRequest,
         context: &Context,
+        record: &Arc<Record>,
     ) -> Result<embedding::EmbedResponse, Fault> {
         let mut client = self.embedding.clone().ok_or_else(no_service)?;
-        Ok(client.embed(timed(request, context)).await.map_err(failed)?.into_inner())
+        let (operation, content) = (Operation::Embeddings, || translate::content::inputs(&request));
+        let mut generation = Generation::begin(operation, &request.model, record, content);
+        let call = Box::pin(client.embed(timed(request, context))).instrument(generation.span());
+        let answer = record.timed(Step::Model, call).await.map_err(failed);
+        let answer = answer.inspect_err(|fault| generation.failed(fault))?.into_inner();
+        let prompt = answer.usage.map_or(0, |usage| usage.prompt_tokens);
+        generation.spent(Usage { prompt, ..Usage::default() });
+        record.tokens(prompt, 0);
+        Ok(answer)
     }
 
     /// Severities of a text.

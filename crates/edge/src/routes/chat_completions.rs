@@ -39,19 +39,20 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let request = chat::to_rpc(request, &deployment.model, extra_json);
     if stream {
         // No piece is taken before the verdict on the prompt.
-        let pieces = app.screened(policy, prompt, app.generate(request, &head.context));
-        let (found, pieces) = pieces.await?;
+        let pieces = app.generate(request, &head.context, &head.record);
+        let (found, pieces) = app.screened(policy, prompt, pieces, &head.record).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces), &head.record);
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
-    let collect =
-        async { Collected::take(head.watch(app.generate(request, &head.context).await?)).await };
-    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    let collect = async {
+        Collected::take(head.watch(app.generate(request, &head.context, &head.record).await?)).await
+    };
+    let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);
-    let reply = app.guard.screen_whole(policy, reply).await?;
-    Ok(Json(reply.into_chat(answer)).into_response())
+    let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
+    Ok(head.record.serialise(|| Json(reply.into_chat(answer)).into_response()))
 }
 
 /// The updates of a streamed answer; an error where the pieces end before every choice has.

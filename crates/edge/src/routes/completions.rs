@@ -40,19 +40,20 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let prompt = Prompt::completions(&request, policy);
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
     if stream {
-        let (found, pieces) =
-            app.screened(policy, prompt, app.complete(request, &head.context)).await?;
+        let pieces = app.complete(request, &head.context, &head.record);
+        let (found, pieces) = app.screened(policy, prompt, pieces, &head.record).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces), &head.record);
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
-    let collect =
-        async { Collected::take(head.watch(app.complete(request, &head.context).await?)).await };
-    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    let collect = async {
+        Collected::take(head.watch(app.complete(request, &head.context, &head.record).await?)).await
+    };
+    let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);
-    let reply = app.guard.screen_whole(policy, reply).await?;
-    Ok(Json(reply.into_completions(answer)).into_response())
+    let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
+    Ok(head.record.serialise(|| Json(reply.into_completions(answer)).into_response()))
 }
 
 fn choices(request: &CompletionsRequest) -> u32 {

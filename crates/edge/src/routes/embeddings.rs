@@ -8,18 +8,16 @@ use crate::extract::Call;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
-use api_types::rest::{EmbeddingsRequest, EmbeddingsResult, Parsed};
+use api_types::rest::{EmbeddingsRequest, Parsed};
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 
 /// Embeds texts.
 ///
 /// # Errors
 /// As section 6.2 of the contract; 400 for too many inputs.
-pub async fn handle(
-    State(app): State<App>,
-    call: Call,
-) -> Result<Json<EmbeddingsResult>, ApiError> {
+pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let most = app.config.limits.embedding_inputs;
     let parsed = EmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
     let parsed = call.settle(parsed, Parsed::<EmbeddingsRequest>::admit)?;
@@ -33,8 +31,9 @@ pub async fn handle(
     let format = request.options.encoding_format;
     let prompt = Prompt::embeddings(&request, policy);
     let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);
-    let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
-    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
-    Ok(Json(embedding::from_rpc(response, format, family)))
+    let vectors = app.embed(request, &head.context, &head.record);
+    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    Ok(head
+        .record
+        .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))
 }

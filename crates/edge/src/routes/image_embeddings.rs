@@ -8,18 +8,16 @@ use crate::extract::Call;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
-use api_types::rest::{EmbeddingsResult, ImageEmbeddingsRequest};
+use api_types::rest::ImageEmbeddingsRequest;
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 
 /// Embeds images.
 ///
 /// # Errors
 /// As section 6.2 of the contract; a blocked image is 400.
-pub async fn handle(
-    State(app): State<App>,
-    call: Call,
-) -> Result<Json<EmbeddingsResult>, ApiError> {
+pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let most = app.config.limits.image_inputs;
     let parsed = ImageEmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
     let parsed = call.settle(parsed, |parsed| Ok(parsed.admit()))?;
@@ -34,8 +32,9 @@ pub async fn handle(
     head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
     let prompt = Prompt::images(&request, &images, policy);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
-    let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
-    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
-    Ok(Json(embedding::from_rpc(response, format, family)))
+    let vectors = app.embed(request, &head.context, &head.record);
+    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    Ok(head
+        .record
+        .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))
 }

@@ -11,4 +11,5 @@ mod properties;
 mod shutdown;
 mod state;
 mod text_blocklists;
+mod traces;
 mod vectors;

@@ -1,28 +1,22 @@
 //! The gRPC door of a service and the client that reaches it.
 //!
-//! The door adds what every service needs (drain, trace context, health, reflection, TCP_NODELAY); the client dials
+//! The door adds what every service needs (drain and trace context in `call.rs`, health, reflection, TCP_NODELAY); the client dials
 //! lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
 
+mod call;
 mod resolve;
 
-use crate::balance::{Balanced, DRAINING};
-use crate::tasks::{Admission, Tasks};
+use crate::balance::Balanced;
+use crate::tasks::Tasks;
+use crate::telemetry::trace;
 use anyhow::Context as _;
-use http_body_util::BodyExt as _;
-use opentelemetry::propagation::Injector;
 use serde::Deserialize;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tonic::body::Body;
-use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
-use tower::{Layer, Service};
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -85,9 +79,9 @@ pub async fn serve(
     });
     tasks.set_ready();
     Server::builder()
-        .trace_fn(call_span)
+        .trace_fn(call::span)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .layer(DrainLayer { tasks: tasks.clone() })
+        .layer(call::DrainLayer { tasks: tasks.clone() })
         .add_routes(routes.add_service(health).add_service(reflection))
         .serve_with_incoming_shutdown(
             TcpIncoming::from(listener).with_nodelay(Some(true)),
@@ -122,12 +116,6 @@ pub fn client(
     Ok(InterceptedService::new(balanced, Propagate))
 }
 
-fn call_span(request: &http::Request<()>) -> Span {
-    let span = tracing::info_span!("grpc", otel.name = request.uri().path(), otel.kind = "server");
-    crate::telemetry::continue_trace(&span, request.headers());
-    span
-}
-
 /// Makes the current span the parent of what the called service does.
 #[derive(Debug, Clone, Copy)]
 pub struct Propagate;
@@ -137,73 +125,7 @@ impl Interceptor for Propagate {
         &mut self,
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
-        let context = Span::current().context();
-        opentelemetry::global::get_text_map_propagator(|p| {
-            p.inject_context(&context, &mut Metadata(request.metadata_mut()));
-        });
+        trace::inject(request.metadata_mut());
         Ok(request)
     }
-}
-
-struct Metadata<'a>(&'a mut MetadataMap);
-
-impl Injector for Metadata<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
-            self.0.insert(key, value);
-        }
-    }
-}
-
-/// Refuses calls while draining, and keeps the others counted until the last byte of their answer.
-#[derive(Debug, Clone)]
-struct DrainLayer {
-    tasks: Tasks,
-}
-
-impl<S> Layer<S> for DrainLayer {
-    type Service = Drain<S>;
-    fn layer(&self, inner: S) -> Drain<S> {
-        Drain { inner, tasks: self.tasks.clone() }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Drain<S> {
-    inner: S,
-    tasks: Tasks,
-}
-
-impl<S, B> Service<http::Request<B>> for Drain<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        // Health answers until the end: "not serving" is an answer too.
-        if request.uri().path().starts_with("/grpc.health.") {
-            return Box::pin(self.inner.call(request));
-        }
-        let Some(admission) = self.tasks.admit() else {
-            return Box::pin(async { Ok(tonic::Status::unavailable(DRAINING).into_http()) });
-        };
-        let answer = self.inner.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| counted(body, admission))) })
-    }
-}
-
-/// The same body; `admission` is dropped with it.
-fn counted(body: Body, admission: Admission) -> Body {
-    Body::new(body.map_frame(move |frame| {
-        let _held = &admission;
-        frame
-    }))
 }

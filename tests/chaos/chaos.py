@@ -93,7 +93,7 @@ def told(passed_over):
 
 def page(chosen, rows, memory, passed_over):
     shape = (
-        f"Command: `make chaos`. Machine: {report.machine()}, which also ran the callers, the proxy and the model server.\n"
+        f"Command: `make chaos`. Machine: {report.machine()},\nwhich also ran the callers, the proxy and the model server.\n"
         f"Two replicas of each service, {chosen.callers} callers at the same time; SIGKILL for "
         f"{chosen.kill_seconds / 60:.0f} minutes, {chosen.rolls} rolling restarts of everything."
     )

@@ -19,7 +19,7 @@ use api_types::rpc::{chat, content_safety, embedding};
 use api_types::{ErrorCode, Fault};
 use arc_swap::ArcSwap;
 use chassis::Tasks;
-use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES};
+use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES, Pass};
 use futures::StreamExt as _;
 use futures::future::ready;
 use std::sync::Arc;
@@ -46,9 +46,18 @@ pub struct App {
     /// When this process began, in Unix seconds: what `GET /models` calls `created`.
     pub began: u64,
     table: Arc<ArcSwap<Table>>,
+    /// What it was made of.
+    listed: Arc<ArcSwap<Listed>>,
     chat: Option<ChatServiceClient<Client>>,
     embedding: Option<EmbeddingServiceClient<Client>>,
     safety: Option<ContentSafetyServiceClient<Client>>,
+}
+
+/// What the services listed last.
+#[derive(Debug, Default)]
+struct Listed {
+    models: Vec<ListedModel>,
+    complete: bool,
 }
 
 impl App {
@@ -57,9 +66,10 @@ impl App {
     /// # Errors
     /// When an endpoint is not a URL.
     pub fn build(config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
-        let chat = client("chat.endpoints", &config.chat, tasks)?;
-        let embedding = client("embedding.endpoints", &config.embedding, tasks)?;
-        let safety = client("content_safety.endpoints", &config.content_safety, tasks)?;
+        let pass = pass(&config, tasks)?;
+        let chat = client("chat.endpoints", &config.chat, &pass, tasks)?;
+        let embedding = client("embedding.endpoints", &config.embedding, &pass, tasks)?;
+        let safety = client("content_safety.endpoints", &config.content_safety, &pass, tasks)?;
         let limits = Limits::build(&config, tasks).map_err(|error| EndpointError {
             option: "state.redis_url",
             cause: error.to_string(),
@@ -76,6 +86,7 @@ impl App {
             limits,
             began: unix_seconds(),
             table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
+            listed: Arc::default(),
             chat: chat
                 .map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
             embedding: embedding.map(|c| {
@@ -89,6 +100,40 @@ impl App {
         })
     }
 
+    /// The same for another `config`. What has been used of the limits goes over, and so do connections to services that stay
+    /// where they were, and the models that they listed.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn rebuild(&self, config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
+        let mut next = self.clone();
+        let doors = config.doors == self.config.doors;
+        let stays = |one: &ClientConfig, other: &ClientConfig| doors && one == other;
+        let all_stay = stays(&config.chat, &self.config.chat)
+            && stays(&config.embedding, &self.config.embedding)
+            && stays(&config.content_safety, &self.config.content_safety);
+        if !all_stay {
+            let built = Self::build(config.clone(), tasks)?;
+            if !stays(&config.chat, &self.config.chat) {
+                next.chat = built.chat;
+            }
+            if !stays(&config.embedding, &self.config.embedding) {
+                next.embedding = built.embedding;
+            }
+            if !stays(&config.content_safety, &self.config.content_safety) {
+                next.safety = built.safety;
+            }
+        }
+        next.limits = self.limits.rebuild(&config);
+        next.config = Arc::new(config);
+        next.guard = Guard::new(next.safety.clone(), Arc::clone(&next.config));
+        next.listed = Arc::clone(&self.listed);
+        let listed = next.listed.load();
+        let table = Table::build(&next.config, &listed.models, listed.complete);
+        next.table = Arc::new(ArcSwap::from_pointee(table));
+        Ok(next)
+    }
+
     /// The deployments as the services listed them last.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
@@ -97,6 +142,7 @@ impl App {
 
     /// Puts a new table in place.
     pub fn replace_table(&self, listed: &[ListedModel], complete: bool) {
+        self.listed.store(Arc::new(Listed { models: listed.to_vec(), complete }));
         self.table.store(Arc::new(Table::build(&self.config, listed, complete)));
     }
 
@@ -221,16 +267,22 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+fn pass(config: &Config, tasks: &Tasks) -> Result<Pass, EndpointError> {
+    Pass::build("edge", &config.doors, tasks)
+        .map_err(|problems| EndpointError { option: "doors", cause: problems.in_one_line() })
+}
+
 fn client(
     option: &'static str,
     config: &ClientConfig,
+    pass: &Pass,
     tasks: &Tasks,
 ) -> Result<Option<Client>, EndpointError> {
     if config.endpoints.is_empty() {
         return Ok(None);
     }
     let service = option.split('.').next().unwrap_or(option);
-    let built = chassis::grpc::client(service, config, tasks);
+    let built = chassis::grpc::client(service, config, pass, tasks);
     built.map(Some).map_err(|cause| EndpointError { option, cause: format!("{cause:#}") })
 }
 

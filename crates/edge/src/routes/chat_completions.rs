@@ -8,6 +8,7 @@ use crate::extract::Call;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
+use crate::remote_content;
 use crate::sse;
 use crate::translate::chat_reply::{Collected, Updates, ended_early};
 use crate::translate::{Answer, chat};
@@ -28,6 +29,7 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
+    remote_content::check(&request.messages, &app.config.api.remote_hosts)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
     let policy = deployment.policy.as_str();

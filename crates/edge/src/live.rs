@@ -4,8 +4,8 @@
 //! request sees half of a change. What callers have used, the connections to services that stay, and the keys of an identity
 //! provider that stays go over into what follows.
 
-use crate::app::App;
-use crate::auth::Access;
+use crate::app::{App, EndpointError};
+use crate::auth::{Access, AccessError};
 use crate::config::{Config, LimitsConfig};
 use crate::router;
 use arc_swap::ArcSwap;
@@ -15,6 +15,20 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+
+/// Why a configuration cannot be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum LiveError {
+    /// Who may call.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// What is called.
+    #[error(transparent)]
+    Endpoint(#[from] EndpointError),
+    /// Files that options name.
+    #[error("{}", .0.in_one_line())]
+    Files(#[from] Problems),
+}
 
 /// What is in force; clones share everything.
 #[derive(Debug, Clone)]
@@ -49,7 +63,7 @@ impl Generation {
         address: SocketAddr,
         before: Option<&Self>,
         tasks: &Tasks,
-    ) -> anyhow::Result<Self> {
+    ) -> Result<Self, LiveError> {
         let access = match before {
             Some(before) => before.access.rebuild(&config, address)?,
             None => Access::build(&config, address)?,
@@ -70,7 +84,7 @@ impl Live {
     ///
     /// # Errors
     /// As `Access::build` and `App::build`.
-    pub fn build(config: Config, address: SocketAddr, tasks: &Tasks) -> anyhow::Result<Self> {
+    pub fn build(config: Config, address: SocketAddr, tasks: &Tasks) -> Result<Self, LiveError> {
         let current = Generation::build(config, address, None, tasks)?;
         let inner = Inner {
             address,
@@ -96,7 +110,7 @@ impl Live {
     ///
     /// # Errors
     /// As `build`; nothing has changed then.
-    pub fn replace(&self, config: Config) -> anyhow::Result<()> {
+    pub fn replace(&self, config: Config) -> Result<(), LiveError> {
         Problems::in_files("edge", &config)?;
         let before = self.current();
         let inner = &self.inner;
@@ -117,16 +131,8 @@ impl Live {
             };
             match self.replace(config) {
                 Ok(()) => reloads.applied(values),
-                Err(error) => reloads.refused(&one_line(&error)),
+                Err(error) => reloads.refused(&error.to_string()),
             }
         }
-    }
-}
-
-/// The cause with what caused it; problems of files without their line breaks.
-fn one_line(error: &anyhow::Error) -> String {
-    match error.downcast_ref::<Problems>() {
-        Some(problems) => problems.in_one_line(),
-        None => format!("{error:#}"),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Logs go to stderr; traces leave by OTLP only where an endpoint is configured; metrics are scraped from the admin port.
 
+use crate::Problems;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::Extractor;
@@ -11,11 +12,12 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
+use std::sync::OnceLock;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 /// Upper bounds in seconds of the latency histograms; 1 ms to 2 minutes.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -37,6 +39,25 @@ pub struct TelemetryConfig {
     pub otlp_endpoint: String,
 }
 
+impl TelemetryConfig {
+    /// Notes what cannot be.
+    pub(crate) fn check(&self, problems: &mut Problems) {
+        if let Err(error) = EnvFilter::try_new(&self.log) {
+            let message = format!(
+                "`{}` is not a filter such as `info` or `info,edge=debug`: {error}",
+                self.log
+            );
+            problems.add("service.telemetry.log", message);
+        }
+        let url = self.otlp_endpoint.parse::<http::Uri>();
+        let url = url.ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        if !self.otlp_endpoint.is_empty() && url.is_none() {
+            let message = "is not a URL such as http://collector:4317";
+            problems.add("service.telemetry.otlp_endpoint", message);
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -54,6 +75,17 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
+/// The filter of the process-wide logger.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Lets through what `filter` says from now on; nothing where no logger is installed.
+pub(crate) fn set_filter(filter: &str) {
+    if let (Ok(filter), Some(handle)) = (EnvFilter::try_new(filter), FILTER.get()) {
+        // Fails only when the logger is gone.
+        let _gone = handle.reload(filter);
+    }
+}
+
 /// Installs the process-wide logger, tracer and metrics recorder.
 ///
 /// # Errors
@@ -61,6 +93,7 @@ pub struct Telemetry {
 pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("`telemetry.log`: `{}` is not a log filter", config.log))?;
+    let (filter, handle) = reload::Layer::new(filter);
     let lines = match config.log_format {
         LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
         LogFormat::Json => fmt::layer().with_writer(std::io::stderr).json().boxed(),
@@ -74,6 +107,8 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         .with(spans)
         .try_init()
         .context("a logger is installed already")?;
+    // The first of this process, as the logger is.
+    let _first = FILTER.set(handle);
     let metrics = PrometheusBuilder::new()
         .set_buckets(&LATENCY_BUCKETS)
         .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix(ROWS.to_owned()), &ROW_BUCKETS))

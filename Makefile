@@ -4,10 +4,10 @@ VENV := .venv
 # The one profile of this workspace: see Cargo.toml.
 CARGO_FLAGS := --release
 
-.PHONY: run test lint bench images setup models venv fmt
+.PHONY: run test lint bench chaos images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
-	cargo build $(CARGO_FLAGS) --workspace
+	cargo build $(CARGO_FLAGS) --workspace --bin koine
 	@exec target/release/koine up
 
 test: setup models venv ## every test: Rust, the published description, the real SDKs against real models in one process and in four, the chart
@@ -18,15 +18,19 @@ test: setup models venv ## every test: Rust, the published description, the real
 	$(VENV)/bin/python -m pytest -q tests/clients
 	$(VENV)/bin/python -m pytest -q tests/chart
 
-lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates, what we may depend on
+lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between crates, what we may depend on, the protos
 	cargo fmt --all --check
 	cargo clippy $(CARGO_FLAGS) --workspace --all-targets -- -D warnings
 	cargo test $(CARGO_FLAGS) --workspace --test api architecture
 	deploy/supply/deny.sh
+	python3 tests/chart/proto.py
 
 bench: setup models venv ## the figures of README's table, measured here
 	target/release/overhead
 	$(VENV)/bin/python tests/bench/bench.py
+
+chaos: setup models ## two replicas of each service under load while parts die, restart and slow down; writes docs/chaos.md (CHAOS="--short" tries it)
+	python3 tests/chaos/chaos.py $(CHAOS)
 
 images: ## an image for each target, with the date of the commit in it: see docs/release.md
 	for target in edge chat embedding content-safety koine models; do \
@@ -43,9 +47,9 @@ models: setup ## fetch and verify the default models
 # The clients of the tests, exactly as listed: two Python environments, because they do not all fit into one, and Node's.
 PIP_INSTALL := -m pip install -q --no-compile --no-deps -r tests/clients/requirements
 venv: $(VENV)/ready $(VENV)/described/ready
-$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt
+$(VENV)/ready: $(wildcard tests/clients/requirements/*.txt) tests/clients/node/package-lock.json tests/chart/requirements.txt examples/python/requirements.txt
 	python3 -m venv $(VENV)
-	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt
+	$(VENV)/bin/python $(PIP_INSTALL)/main.txt -r tests/chart/requirements.txt -r examples/python/requirements.txt
 	python3 -m venv $(VENV)/other
 	$(VENV)/other/bin/python $(PIP_INSTALL)/other.txt
 	cd tests/clients/node && $(CURDIR)/$(VENV)/bin/python -c \

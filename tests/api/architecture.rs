@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Which of our crates each crate may depend on.
-const ARROWS: [(&str, &[&str]); 10] = [
+const ARROWS: [(&str, &[&str]); 11] = [
     (
         "standalone",
         &["api-types", "edge", "chat", "embedding", "content-safety", "chassis", "model-store"],
@@ -22,6 +22,8 @@ const ARROWS: [(&str, &[&str]); 10] = [
     ("model-store", &[]),
     ("onnx", &[]),
     ("upstream", &[]),
+    // An example stands for a program elsewhere.
+    ("grpc-example", &[]),
 ];
 
 /// A name, and the only places under `crates/` where it may stand.

@@ -247,6 +247,11 @@ WRONG = {
     "volume over image": ([*AUTH, "--set", "models.source=image,chat.models.volume.emptyDir.medium=Memory"], "would hide"),
     "gateway unnamed": ([*AUTH, "--set", "gateway.enabled=true"], "gateway.parentRefs"),
     "edge on a gpu": ([*AUTH, "--set", "edge.gpu.count=1"], "edge.gpu.count"),
+    "two chats": ([*AUTH, "--set", "edge.endpoints.chat[0]=http://chat.other:50051"], "chat.enabled=false"),
+    "a closed way": ([*AUTH, "--set", "chat.enabled=false,edge.endpoints.chat[0]=http://chat.other:50051"], "edge.egress"),
+    "a policy that is off": (
+        [*AUTH, "--set", "networkPolicy.enabled=false,networkPolicy.clients[0].podSelector.matchLabels.a=b"], "closes nothing"),
+    "a gpu without its image": ([*AUTH, "--set", "chat.gpu.count=1"], "chat.image.tag"),
     "latest": ([*AUTH, "--set", "image.tag=latest"], "tag"),
     "latest redis": ([*AUTH, "--set", "redis.image=redis:latest"], "redis"),
     "unknown value": ([*AUTH, "--set", "chat.replicaz=3"], "replicaz"),

@@ -4,7 +4,12 @@ That the services run with these commands and variables is shown in tests/client
 """
 
 import json
+import os
 import re
+import shutil
+import socket
+import subprocess
+import time
 
 import pytest
 import yaml
@@ -87,6 +92,31 @@ def test_the_binary_takes_its_environment(service, traces):
     environment = resolved(OTLP_ENDPOINT=traces)["services"][service]["environment"]
     done = run(BINARIES / service, "--check", env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_redis_runs_with_its_command_as_its_user_and_answers_its_health_check(services):
+    redis = services["redis"]
+    command, check = redis["command"], redis["healthcheck"]["test"]
+    assert command[0] == "redis-server" and check[0] == "CMD"
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = str(s.getsockname()[1])
+    uid, gid = (int(part) for part in redis["user"].split(":"))
+    confined = {"user": uid, "group": gid, "extra_groups": []} if os.geteuid() == 0 else {}
+    process = subprocess.Popen([shutil.which(command[0]), *command[1:], "--port", port, "--bind", "127.0.0.1"], cwd="/",
+                               stdout=subprocess.DEVNULL, **confined)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            done = run(shutil.which(check[1]), "-p", port, *check[2:])
+            if done.stdout.strip() == "PONG":
+                break
+            assert process.poll() is None and time.monotonic() < deadline, done.stderr
+        kept = run(shutil.which(check[1]), "-p", port, "config", "get", "maxmemory").stdout.split()
+        assert kept == ["maxmemory", str(64 * 1024 * 1024)]
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 def test_every_file_that_is_mounted_is_here(services):

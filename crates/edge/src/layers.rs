@@ -33,6 +33,8 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
 /// The caller's id of a request, the same over retries.
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
+/// How an answer came about that the cache may have given.
+const CACHE: HeaderName = HeaderName::from_static("x-koine-cache");
 /// A longer id of a caller is not repeated.
 const LONGEST_ID: usize = 128;
 /// A body of so many bytes comes along with its headers, and hyper takes it off the connection whoever wants it or not.
@@ -111,6 +113,9 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     };
     if let Some(figures) = record.standing() {
         figures.write(response.headers_mut());
+    }
+    if let Some(source) = record.source() {
+        response.headers_mut().insert(CACHE, HeaderValue::from_static(source.as_str()));
     }
     // Of a request with a length and with chunks hyper believes the chunks and hides the length. Whoever passed it on may have
     // believed the length; what comes next on this connection could then be a stranger's (RFC 9112, section 6.1).

@@ -15,6 +15,16 @@
 {{- if not (or $v.chat.enabled $v.embedding.enabled $v.edge.endpoints.chat $v.edge.endpoints.embedding) }}
 {{- $wrong = append $wrong "edge.enabled: true, but there is neither a chat nor an embedding service to lead to; enable one or set edge.endpoints" }}
 {{- end }}
+{{- range $service := list "chat" "embedding" "contentSafety" }}
+{{- if get $v.edge.endpoints $service }}
+{{- if (get $v $service).enabled }}
+{{- $wrong = append $wrong (printf "edge.endpoints.%s: takes the place of the chart's own service, which nobody would ask; set %s.enabled=false or leave it empty" $service $service) }}
+{{- end }}
+{{- if and $v.networkPolicy.enabled (not (concat (default list $v.edge.egress) $v.defaults.egress)) }}
+{{- $wrong = append $wrong (printf "edge.egress: the edge's NetworkPolicy closes the way to edge.endpoints.%s; open it there" $service) }}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- else if or $v.ingress.enabled $v.gateway.enabled }}
 {{- $wrong = append $wrong "ingress.enabled, gateway.enabled: they lead to the edge, but edge.enabled is false" }}
 {{- end }}
@@ -22,6 +32,13 @@
 {{- $wrong = append $wrong "redis.existingSecret: needed for redis.mode=external; it holds the URL" }}
 {{- else if and (ne $v.redis.mode "external") $v.redis.existingSecret }}
 {{- $wrong = append $wrong (printf "redis.existingSecret: not used with redis.mode=%s; set mode=external or leave it empty" $v.redis.mode) }}
+{{- end }}
+{{- if not $v.networkPolicy.enabled }}
+{{- range $value := list "clients" "collector" "redis" }}
+{{- if get $v.networkPolicy $value }}
+{{- $wrong = append $wrong (printf "networkPolicy.%s: closes nothing with networkPolicy.enabled=false" $value) }}
+{{- end }}
+{{- end }}
 {{- end }}
 {{- if and $v.gateway.enabled (not $v.gateway.parentRefs) }}
 {{- $wrong = append $wrong "gateway.parentRefs: name the gateway that the route belongs to" }}
@@ -50,6 +67,9 @@
 {{- end }}
 {{- if and (eq $name "edge") (int $s.gpu.count) }}
 {{- $wrong = append $wrong "edge.gpu.count: the edge computes nothing; leave it 0" }}
+{{- end }}
+{{- if and (ne $name "edge") (int $s.gpu.count) (eq $v.image.repository "koine") (not (or $v.image.tag $s.image.tag $s.image.digest)) }}
+{{- $wrong = append $wrong (printf "%s.gpu.count: the default images are built for processors; name one that is built for GPUs in %s.image.tag" $fact.key $fact.key) }}
 {{- end }}
 {{- if and (ne $name "edge") (eq $v.models.source "volume") $s.models.pull (not $s.models.volume) }}
 {{- $wrong = append $wrong (printf "%s.models.volume: needed for models.source=volume" $fact.key) }}

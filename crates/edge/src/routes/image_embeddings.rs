@@ -5,12 +5,14 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
 use api_types::rest::{EmbeddingsResult, ImageEmbeddingsRequest};
 use axum::Json;
 use axum::extract::State;
+use std::sync::Arc;
 
 /// Embeds images.
 ///
@@ -27,6 +29,12 @@ pub async fn handle(
     let family = head.context.family;
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::ImageEmbeddings)?;
+    let spare = app.spare(&deployment, Modality::ImageEmbeddings, |spare| {
+        let Checked { request, extra_json } =
+            check::image_embeddings(parsed.clone(), spare, family)?;
+        let images = embedding::decode_images(&request)?;
+        Ok(embedding::images_to_rpc(request, images, &spare.model, extra_json))
+    });
     let Checked { request, extra_json } = check::image_embeddings(parsed, &deployment, family)?;
     let policy = deployment.policy.as_str();
     let format = request.options.encoding_format;
@@ -34,8 +42,8 @@ pub async fn handle(
     head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
     let prompt = Prompt::images(&request, &images, policy);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
-    let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let (_found, response) = app.screened(policy, prompt, app.embed(request, &head)).await?;
     head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(Json(embedding::from_rpc(response, format, family)))
 }

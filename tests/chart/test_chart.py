@@ -173,14 +173,18 @@ def test_secrets_are_named_and_never_made():
         assert of_kind(case, "Secret") == []
 
 
-def resolved(entry):
-    """A variable's value; what the cluster would fill in is made up."""
+def resolved(entry, folder):
+    """A variable's value; what the cluster would fill in is made up, and files of Secrets are put into `folder`."""
     source = entry.get("valueFrom", {})
     if "resourceFieldRef" in source:
         return "2"
     if "secretKeyRef" in source:
         return "redis://:password@redis.example:6379"
-    return entry["value"]
+    if (value := entry["value"]).startswith("/etc/koine-keys/"):
+        file = folder / value.rsplit("/", 1)[1]
+        file.write_text("a-key\n")
+        return str(file)
+    return value
 
 
 @cases
@@ -194,7 +198,7 @@ def test_the_real_binaries_take_each_config_and_each_variable(case, tmp_path):
         file = tmp_path / f"{component}.toml"
         file.write_text(configs[deployment["metadata"]["name"]])
         tomllib.loads(file.read_text())
-        env = {e["name"]: resolved(e) for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
+        env = {e["name"]: resolved(e, tmp_path) for e in deployment["spec"]["template"]["spec"]["containers"][0]["env"]}
         env["KOINE_CONFIG"] = str(file)
         if env.pop(device := f"{component.upper()}__RUNTIME__DEVICE", None):
             # These binaries are built for processors; that they know the option is all that can be seen of it here.

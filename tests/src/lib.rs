@@ -5,13 +5,14 @@ pub mod collector;
 pub mod fakes;
 pub mod redis;
 
-use chassis::Tasks;
 use chassis::config::Sources;
+use chassis::{Configured as _, Loaded, Reloads, Tasks};
 use chat::{Backend, Backends};
 use embedding::{Embedder, Embedders};
 use fakes::{ByteVectors, Parrot, WordJudge};
 use standalone::{Models, Settings, Stack};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -21,6 +22,8 @@ use tokio::task::JoinHandle;
 pub const KEY: &str = "golden-key";
 /// How long running requests may go on when the stack stops.
 const DRAIN: Duration = Duration::from_secs(10);
+/// How often the configuration file of a stack that has one is looked at.
+const RELOAD: Duration = Duration::from_millis(5);
 /// The options of the stack: small limits, and a deployment under each kind of policy, and one with a limit.
 const OPTIONS: [(&str, &str); 9] = [
     ("EDGE__AUTH__KEYS", "[\"golden-key\"]"),
@@ -56,6 +59,7 @@ pub struct TestStack {
     pub tasks: Tasks,
     /// The chat model, which knows how many of its streams are alive.
     pub parrot: Parrot,
+    scheme: &'static str,
     http: reqwest::Client,
     served: JoinHandle<anyhow::Result<()>>,
 }
@@ -73,9 +77,22 @@ impl TestStack {
 
     /// The same with more chat models, after those of the parrot.
     pub async fn start_beside(others: Vec<Arc<dyn Backend>>, more: &[(&str, &str)]) -> Self {
-        let env =
-            OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let settings = Settings::load(&Sources { file: None, env }).unwrap();
+        Self::launch(others, sources(None, more)).await
+    }
+
+    /// The same with a configuration file, which is looked at all the time.
+    pub async fn start_with_file(file: &Path, more: &[(&str, &str)]) -> Self {
+        Self::launch(Vec::new(), sources(Some(file.to_owned()), more)).await
+    }
+
+    async fn launch(others: Vec<Arc<dyn Backend>>, sources: Sources) -> Self {
+        let Loaded { config: settings, values } = Settings::load_with_values(&sources).unwrap();
+        let scheme = if settings.edge.tls.is_on() { "https" } else { "http" };
+        let file = sources.file.clone();
+        let load = move || Settings::load_with_values(&sources);
+        let takes = edge::Config::takes_at_once;
+        let reloads = Reloads::new("standalone", (file, RELOAD), (load, takes), values)
+            .map(|settings: Settings| settings.edge);
         let parrot = Parrot::default();
         let mut backends: Vec<Arc<dyn Backend>> = vec![Arc::new(parrot.clone())];
         backends.extend(others);
@@ -90,16 +107,16 @@ impl TestStack {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tasks = Tasks::new();
-        let stack = Stack::start(settings, models).await.unwrap();
+        let stack = Stack::start(settings, models).await.unwrap().reloading(reloads);
         let served = Tasks::new().spawn(stack.serve(listener, tasks.clone()));
         tasks.until_ready().await;
-        Self { address, tasks, parrot, http: http(), served }
+        Self { address, scheme, tasks, parrot, http: http(), served }
     }
 
     /// `path` on this stack.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        format!("{}://{}{path}", self.scheme, self.address)
     }
 
     /// A client that keeps connections open.
@@ -113,6 +130,11 @@ impl TestStack {
         self.tasks.stop(DRAIN).await;
         self.served.await.unwrap().unwrap();
     }
+}
+
+fn sources(file: Option<PathBuf>, more: &[(&str, &str)]) -> Sources {
+    let env = OPTIONS.iter().chain(more).map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    Sources { file, env: env.collect() }
 }
 
 fn http() -> reqwest::Client {

@@ -19,8 +19,17 @@ pub struct Redis {
 impl Redis {
     /// Starts one and waits until it answers.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// The same that lets in whoever knows `password`.
+    pub async fn start_with_password(password: &str) -> Self {
+        Self::start_with(&["--requirepass", password]).await
+    }
+
+    async fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let child = serve(dir.path());
+        let child = serve(dir.path(), more);
         let redis = Self { child, dir };
         redis.until_there().await;
         redis
@@ -41,7 +50,7 @@ impl Redis {
     /// Starts it again, empty, in the same place.
     pub async fn restart(&mut self) {
         self.crash();
-        self.child = serve(self.dir.path());
+        self.child = serve(self.dir.path(), &[]);
         self.until_there().await;
     }
 
@@ -82,12 +91,13 @@ impl Drop for Redis {
     }
 }
 
-fn serve(dir: &Path) -> Child {
+fn serve(dir: &Path, more: &[&str]) -> Child {
     // A socket that a crash left is in the way.
     let _removed = std::fs::remove_file(dir.join("redis.sock"));
     let mut command = Command::new("redis-server");
     command.current_dir(dir).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"]);
+    command.args(more);
     command.spawn().unwrap_or_else(|_| no_redis())
 }
 

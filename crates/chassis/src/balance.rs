@@ -17,7 +17,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -157,6 +157,10 @@ impl Balanced {
         balanced
     }
 
+    pub(crate) fn downgrade(&self) -> WeakBalanced {
+        WeakBalanced { shared: Arc::downgrade(&self.shared) }
+    }
+
     /// From now on these are the replicas; one of a name that is known keeps its connection and its record, and calls at one
     /// that is gone end undisturbed.
     pub(crate) fn set(&self, replicas: Vec<Replica>) {
@@ -168,6 +172,19 @@ impl Balanced {
         *known = replicas.into_iter().map(kept).collect();
         metrics::gauge!("client_replicas", "callee" => self.shared.service)
             .set(u32::try_from(known.len()).map_or(f64::MAX, f64::from));
+    }
+}
+
+/// A channel that does not keep its replicas.
+#[derive(Clone)]
+pub(crate) struct WeakBalanced {
+    shared: Weak<Shared>,
+}
+
+impl WeakBalanced {
+    /// The channel, while somebody has it.
+    pub(crate) fn upgrade(&self) -> Option<Balanced> {
+        self.shared.upgrade().map(|shared| Balanced { shared })
     }
 }
 

@@ -3,7 +3,12 @@
 //! The only reader of the process environment and arguments. One file serves all services: each reads the table of its
 //! own name and leaves the others alone. Unknown keys are refused, and all problems are reported at once.
 
-use crate::telemetry::TelemetryConfig;
+mod messages;
+mod service;
+
+pub use service::ServiceConfig;
+
+use crate::state::StateConfig;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
@@ -18,18 +23,13 @@ const FILE_VARIABLE: &str = "KOINE_CONFIG";
 /// More problems than this are not worth reading at once.
 const MOST_PROBLEMS: usize = 50;
 
-/// The `service` table that every service has.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ServiceConfig {
-    /// Address of the service's own door.
-    pub listen: String,
-    /// Address of the admin port; empty switches it off.
-    pub admin_listen: String,
-    /// How long running requests may go on after SIGTERM.
-    pub drain_timeout_ms: u64,
-    /// Logs and traces.
-    pub telemetry: TelemetryConfig,
+/// A configuration, and the value of every option that it was made of.
+#[derive(Debug, Clone)]
+pub struct Loaded<C> {
+    /// The options as types.
+    pub config: C,
+    /// The same as a tree, whose root has a table for each section. May hold secrets: never to be shown.
+    pub values: Table,
 }
 
 /// A service's configuration.
@@ -38,6 +38,17 @@ pub trait Configured: DeserializeOwned + Clone {
     fn service(&self) -> &ServiceConfig;
     /// Checks that types cannot express; nothing about the world outside.
     fn check(&self, problems: &mut Problems);
+    /// Looks at the files that the options name.
+    fn check_files(&self, problems: &mut Problems);
+    /// Where shared state is, for a service that has some.
+    fn state(&self) -> Option<&StateConfig> {
+        None
+    }
+    /// Whether a new value of `option` (`edge.limits.body_bytes`) is taken without a restart, besides the filter of the log.
+    #[must_use]
+    fn takes_at_once(_option: &str) -> bool {
+        false
+    }
 }
 
 /// A value that must not be shown: its Debug prints `***`.
@@ -73,6 +84,16 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// What is wrong with the files that `config`, the table `section`, names.
+    ///
+    /// # Errors
+    /// All of it at once.
+    pub fn in_files<C: Configured>(section: &str, config: &C) -> Result<(), Self> {
+        let mut problems = Self::of(section);
+        config.check_files(&mut problems);
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
     /// None yet, for the options of `section`.
     #[must_use]
     pub fn of(section: &str) -> Self {
@@ -91,6 +112,12 @@ impl Problems {
                 self.list.push(problem);
             }
         }
+    }
+
+    /// All of them in one line of log.
+    #[must_use]
+    pub fn in_one_line(&self) -> String {
+        self.list.join("; ")
     }
 
     /// Whether nothing is wrong.
@@ -185,6 +212,18 @@ pub fn load<C: Configured>(
     defaults: &str,
     sources: &Sources,
 ) -> Result<C, Problems> {
+    load_with_values(section, defaults, sources).map(|loaded| loaded.config)
+}
+
+/// The same, with the values.
+///
+/// # Errors
+/// As `load`.
+pub fn load_with_values<C: Configured>(
+    section: &str,
+    defaults: &str,
+    sources: &Sources,
+) -> Result<Loaded<C>, Problems> {
     let mut problems = Problems::of(section);
     let base = table(defaults, "the embedded defaults", &mut problems).remove(section);
     let base = base.unwrap_or_else(|| Value::Table(Table::new()));
@@ -198,19 +237,24 @@ pub fn load<C: Configured>(
         }
     }
     merge_env(section, &sources.env, &mut merged, &mut problems);
+    let values = Table::from_iter([(section.to_owned(), merged.clone())]);
     let config = parse::<C>(&base, merged, &mut problems);
     if let Some(config) = &config {
+        config.service().check(&mut problems);
         config.check(&mut problems);
     }
     match config {
-        Some(config) if problems.is_empty() => Ok(config),
+        Some(config) if problems.is_empty() => Ok(Loaded { config, values }),
         Some(_) | None => Err(problems),
     }
 }
 
 fn table(text: &str, name: &str, problems: &mut Problems) -> Table {
     text.parse::<Table>().unwrap_or_else(|error| {
-        problems.list.push(format!("{name} is not TOML: {}", error.to_string().trim_end()));
+        // The library's whole message quotes the line, and there may be a secret in it.
+        let line = error.span().map_or(0, |at| text[..at.start].matches('\n').count() + 1);
+        let message = error.message();
+        problems.list.push(format!("{name} is not TOML: line {line}: {message}"));
         Table::new()
     })
 }
@@ -221,7 +265,9 @@ fn merge_file(section: &str, text: &str, name: &str, merged: &mut Value, problem
             overlay(merged, value);
         } else if !SECTIONS.contains(&key.as_str()) {
             let known = SECTIONS.join("`, `");
-            problems.list.push(format!("`{key}` in {name}: unknown table; known are `{known}`"));
+            let hint = messages::nearest(&key, &SECTIONS);
+            let message = format!("`{key}` in {name}: unknown table{hint}; known are `{known}`");
+            problems.list.push(message);
         }
     }
 }
@@ -249,7 +295,12 @@ fn merge_env(section: &str, env: &[(String, String)], merged: &mut Value, proble
         let Some(path) = name.strip_prefix(&prefix) else { continue };
         let path: Vec<String> = path.split("__").map(str::to_lowercase).collect();
         if !set(merged, &path, text) {
-            problems.list.push(format!("environment variable {name}: no such table of options"));
+            let known = merged.as_table().map(|t| t.keys().cloned().collect::<Vec<_>>());
+            let first = path.first().map_or("", String::as_str);
+            let hint = messages::nearest(first, &known.unwrap_or_default());
+            problems
+                .list
+                .push(format!("environment variable {name}: no such table of options{hint}"));
         }
     }
 }
@@ -288,7 +339,7 @@ fn parse<C: Configured>(base: &Value, mut merged: Value, problems: &mut Problems
             }
             Err(error) => {
                 let path = track.path().to_string();
-                problems.add(&path, error.to_string().trim_end());
+                problems.add(&path, messages::plain(&path, error.to_string().trim_end()));
                 if !reset(&mut merged, base, &path) {
                     return None;
                 }

@@ -8,11 +8,15 @@ pub mod admin;
 pub mod balance;
 pub mod config;
 pub mod grpc;
+pub mod reload;
 pub mod state;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;
+pub mod watch;
 
-pub use config::{Configured, Problems, Secret, ServiceConfig};
+pub use config::{Configured, Loaded, Problems, Secret, ServiceConfig};
+pub use reload::Reloads;
 pub use tasks::{Admission, Tasks};
 
 use anyhow::Context as _;
@@ -29,8 +33,22 @@ const TIDY_EVERY: Duration = Duration::from_secs(5);
 /// Exit code 0 after a clean stop, 2 for a configuration that is wrong, 1 for any other failure.
 pub fn run<C, F, Fut>(section: &'static str, defaults: &'static str, serve: F) -> ExitCode
 where
-    C: Configured,
+    C: Configured + 'static,
     F: FnOnce(C, TcpListener, Tasks) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    run_reloading(section, defaults, |config, reloads: Reloads<C>, listener, tasks| {
+        let own = tasks.clone();
+        tasks.spawn(async move { reloads.follow_log(&own).await });
+        serve(config, listener, tasks)
+    })
+}
+
+/// The same for a service that takes new values of its options while it runs.
+pub fn run_reloading<C, F, Fut>(section: &'static str, defaults: &'static str, serve: F) -> ExitCode
+where
+    C: Configured + 'static,
+    F: FnOnce(C, Reloads<C>, TcpListener, Tasks) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
     let args = match config::Args::from_process() {
@@ -40,18 +58,42 @@ where
     if let Some(text) = args.print(section) {
         return finish(section, 0, &text);
     }
-    let config: C = match config::load(section, defaults, &args.sources()) {
-        Ok(config) => config,
+    let sources = args.sources();
+    let file = sources.file.clone();
+    let Loaded { config, values } = match config::load_with_values::<C>(section, defaults, &sources)
+    {
+        Ok(loaded) => loaded,
         Err(problems) => return finish(section, 2, &problems.to_string()),
     };
-    if args.check {
-        return finish(section, 0, "configuration is valid");
-    }
     if args.healthcheck {
         let address = config.service().admin_listen.clone();
         return block_on(section, async move { admin::probe(&address).await });
     }
-    launch(section, config, serve)
+    if let Err(problems) = Problems::in_files(section, &config) {
+        return finish(section, 2, &problems.to_string());
+    }
+    if args.check {
+        return check_world(section, section, &config, "configuration is valid");
+    }
+    launch(section, config, move |config: C, listener, tasks| async move {
+        let every = Duration::from_millis(config.service().reload_ms);
+        let load = move || config::load_with_values(section, defaults, &sources);
+        let reloads = Reloads::new(section, (file, every), (load, C::takes_at_once), values);
+        serve(config, reloads, listener, tasks).await
+    })
+}
+
+/// Asks Redis whether it lets in whom `config`, the table `section`, names; prints `fine` where nothing is wrong. For `config
+/// check`: a service that starts goes by its own rule for a Redis that does not answer.
+pub fn check_world<C: Configured>(
+    program: &str,
+    section: &str,
+    config: &C,
+    fine: &str,
+) -> ExitCode {
+    let Some(state) = config.state().cloned() else { return finish(program, 0, fine) };
+    let asked = block_on(program, async move { Ok(state::check_access(section, &state).await?) });
+    if asked == ExitCode::SUCCESS { finish(program, 0, fine) } else { ExitCode::from(2) }
 }
 
 /// The life of a process whose configuration is loaded: telemetry → bind → serve → drain.

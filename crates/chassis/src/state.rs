@@ -19,7 +19,7 @@ pub use answers::Kept;
 pub use local::Local;
 pub use shared::Shared;
 
-use crate::Secret;
+use crate::{Problems, Secret};
 use serde::Deserialize;
 use std::time::Duration;
 
@@ -33,12 +33,38 @@ pub struct StateConfig {
     pub timeout_ms: u64,
 }
 
+impl StateConfig {
+    /// Notes what cannot be.
+    pub fn check(&self, problems: &mut Problems) {
+        if let Err(error) = Shared::open(self) {
+            problems.add("state.redis_url", error);
+        }
+    }
+}
+
+/// What is wrong with who `config` says we are; nothing where Redis cannot be reached, which is no mistake of the configuration.
+///
+/// # Errors
+/// The problem, under `section`.
+pub async fn check_access(section: &str, config: &StateConfig) -> Result<(), Problems> {
+    let Ok(Some(shared)) = Shared::open(config) else { return Ok(()) };
+    let Err(error @ StateError::Refused) = shared.ping().await else { return Ok(()) };
+    let mut problems = Problems::of(section);
+    problems.add("state.redis_url", error);
+    Err(problems)
+}
+
 /// Why shared state could not be reached; never holds the URL, which may hold a password.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// No answer within `timeout_ms`.
     #[error("Redis did not answer within {0:?}")]
     Timeout(Duration),
+    /// Redis is there and does not let us in.
+    #[error(
+        "Redis refuses the user or the password; correct those in the URL (redis://user:password@host:6379)"
+    )]
+    Refused,
     /// Redis refused or is unreachable.
     #[error("Redis failed: {0}")]
     Redis(String),

@@ -10,6 +10,7 @@ pub mod trace;
 
 pub use exposition::Exposition;
 
+use crate::Problems;
 use anyhow::Context as _;
 use exemplars::{Exemplars, Recording};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
@@ -19,11 +20,11 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::{Deserialize, Deserializer};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 /// Upper bounds in seconds of the latency histograms; 1 ms to 2 minutes.
 const LATENCY_BUCKETS: [f64; 14] =
@@ -94,6 +95,25 @@ fn share<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
     }
 }
 
+impl TelemetryConfig {
+    /// Notes what cannot be.
+    pub(crate) fn check(&self, problems: &mut Problems) {
+        if let Err(error) = EnvFilter::try_new(&self.log) {
+            let message = format!(
+                "`{}` is not a filter such as `info` or `info,edge=debug`: {error}",
+                self.log
+            );
+            problems.add("service.telemetry.log", message);
+        }
+        let url = self.otlp_endpoint.parse::<http::Uri>();
+        let url = url.ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        if !self.otlp_endpoint.is_empty() && url.is_none() {
+            let message = "is not a URL such as http://collector:4317";
+            problems.add("service.telemetry.otlp_endpoint", message);
+        }
+    }
+}
+
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -111,6 +131,17 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
+/// The filter of the process-wide logger.
+static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
+
+/// Lets through what `filter` says from now on; nothing where no logger is installed.
+pub(crate) fn set_filter(filter: &str) {
+    if let (Ok(filter), Some(handle)) = (EnvFilter::try_new(filter), FILTER.get()) {
+        // Fails only when the logger is gone.
+        let _gone = handle.reload(filter);
+    }
+}
+
 /// Installs the process-wide logger, tracer and metrics recorder. Called within a runtime, which the export of traces uses.
 ///
 /// # Errors
@@ -118,6 +149,7 @@ pub struct Telemetry {
 pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("`telemetry.log`: `{}` is not a log filter", config.log))?;
+    let (filter, handle) = reload::Layer::new(filter);
     let to_stderr = fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
         LogFormat::Text => to_stderr.with_filter(filter).boxed(),
@@ -142,6 +174,8 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         .with(layers)
         .try_init()
         .context("a logger is installed already")?;
+    // The first of this process, as the logger is.
+    let _first = FILTER.set(handle);
     Ok(Telemetry { metrics: recorder(traces.is_some())?, traces })
 }
 

@@ -6,6 +6,7 @@ mod remote;
 
 pub use remote::RemoteConfig;
 
+use chassis::grpc::DoorConfig;
 use chassis::{Configured, Problems, ServiceConfig};
 use model_store::StoreConfig;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ const MOST_BATCH: u32 = 8192;
 pub struct Config {
     /// The part that every service has.
     pub service: ServiceConfig,
+    /// Who may enter.
+    pub door: DoorConfig,
     /// Models that this process runs.
     #[serde(default)]
     pub local: Vec<LocalConfig>,
@@ -186,6 +189,7 @@ impl Configured for Config {
     }
 
     fn check(&self, problems: &mut Problems) {
+        self.door.check(problems);
         self.engine.check("engine", problems);
         for (index, local) in self.local.iter().enumerate() {
             let option = format!("local.{index}");
@@ -206,6 +210,10 @@ impl Configured for Config {
             }
             remote.check(&option, problems);
         }
+    }
+
+    fn check_files(&self, problems: &mut Problems) {
+        self.door.check_files(problems);
     }
 }
 

@@ -92,12 +92,13 @@ pub async fn load(
 /// Serves what `backends` can do until the tasks stop.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener fails, or a file of the door cannot be used.
 pub async fn serve_with(
     backends: Backends,
-    _config: &Config,
+    config: &Config,
     listener: TcpListener,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
-    service::serve(backends, listener, &tasks).await
+    let door = chassis::grpc::Door::build("chat", &config.door, &tasks)?;
+    service::serve(backends, door, listener, &tasks).await
 }

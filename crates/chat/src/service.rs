@@ -15,6 +15,7 @@ use crate::events::{Method, RequestEvent};
 use api_types::Fault;
 use api_types::rpc::{self, chat as wire};
 use chassis::Tasks;
+use chassis::grpc::Served;
 use futures::{Stream, StreamExt as _};
 use serde_json::{Map, Value};
 use std::pin::Pin;
@@ -34,6 +35,7 @@ struct Door {
 /// Serves `backends` until the tasks stop.
 pub(crate) async fn serve(
     backends: Backends,
+    door: chassis::grpc::Door,
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
@@ -41,7 +43,8 @@ pub(crate) async fn serve(
         .max_decoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES);
     let routes = tonic::service::Routes::new(server);
-    chassis::grpc::serve(&[Server::NAME], rpc::DESCRIPTORS, routes, listener, tasks).await
+    let served = Served { names: &[Server::NAME], descriptors: rpc::DESCRIPTORS, routes };
+    chassis::grpc::serve(served, door, listener, tasks).await
 }
 
 #[tonic::async_trait]

@@ -5,7 +5,7 @@ use api_types::rpc::chat as wire;
 use api_types::{ErrorCode, Fault};
 use async_trait::async_trait;
 use chassis::Tasks;
-use chassis::grpc::{Client, ClientConfig};
+use chassis::grpc::{Client, ClientConfig, Pass};
 use chat::backend::{
     CompleteRequest, FinishReason, GenerateRequest, ModelInfo, Part, Piece, PieceStream, Role,
     ToolChoice, Usage,
@@ -94,7 +94,9 @@ async fn start() -> (ChatServiceClient<Client>, Arc<Parrot>, Tasks) {
         let tasks = tasks.clone();
         async move { chat::serve_with(backends, &config, listener, tasks).await.unwrap() }
     });
-    let client = chassis::grpc::client("chat", &ClientConfig::to(endpoints), &tasks).unwrap();
+    let client =
+        chassis::grpc::client("chat", &ClientConfig::to(endpoints), &Pass::default(), &tasks)
+            .unwrap();
     (ChatServiceClient::new(client), parrot, tasks)
 }
 

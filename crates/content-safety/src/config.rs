@@ -8,6 +8,7 @@ use crate::blocklist::{ListConfig, is_name, name_rule};
 use crate::picture::PictureLimits;
 use crate::policy::{DEFAULT, ListUse, Mode, Policy};
 use crate::screen::ScreenLimits;
+use chassis::grpc::DoorConfig;
 use chassis::{Configured, Problems, ServiceConfig};
 use model_store::StoreConfig;
 use serde::Deserialize;
@@ -29,6 +30,8 @@ pub struct Config {
     pub policies: BTreeMap<String, Policy>,
     /// The part that every service has.
     pub service: ServiceConfig,
+    /// Who may enter.
+    pub door: DoorConfig,
     /// What one request may ask for.
     pub limits: Limits,
     /// ONNX Runtime.
@@ -172,6 +175,7 @@ impl Configured for Config {
     }
 
     fn check(&self, problems: &mut Problems) {
+        self.door.check(problems);
         self.check_policies(problems);
         if let Err(error) = Lists::configured(&self.blocklists.lists) {
             problems.add("blocklists.lists", error);
@@ -205,6 +209,10 @@ impl Configured for Config {
                 "this program was built without the `cuda` feature; use \"cpu\"",
             );
         }
+    }
+
+    fn check_files(&self, problems: &mut Problems) {
+        self.door.check_files(problems);
     }
 }
 

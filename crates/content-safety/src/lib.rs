@@ -96,7 +96,8 @@ pub async fn serve_with(
         let every = Duration::from_millis(config.blocklists.refresh_ms);
         tasks.spawn(refresh(Arc::clone(&screen.blocklists), every, tasks.clone()));
     }
-    service::serve(screen, listener, &tasks).await
+    let door = chassis::grpc::Door::build("content_safety", &config.door, &tasks)?;
+    service::serve(screen, door, listener, &tasks).await
 }
 
 /// Takes in what other replicas change in the directory of the blocklists, until the tasks stop.

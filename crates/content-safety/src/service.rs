@@ -13,6 +13,7 @@ use crate::screen::{Screen, Segment, Source};
 use api_types::Fault;
 use api_types::rpc::{self, content_safety as wire};
 use chassis::Tasks;
+use chassis::grpc::Served;
 use std::future::ready;
 use std::sync::Arc;
 use tokio::net::TcpListener;
@@ -34,6 +35,7 @@ type Server = ContentSafetyServiceServer<Door>;
 /// Serves `screen` until the tasks stop.
 pub(crate) async fn serve(
     screen: Screen,
+    door: chassis::grpc::Door,
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
@@ -41,7 +43,8 @@ pub(crate) async fn serve(
         .max_decoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES);
     let routes = tonic::service::Routes::new(server);
-    chassis::grpc::serve(&[Server::NAME], rpc::DESCRIPTORS, routes, listener, tasks).await
+    let served = Served { names: &[Server::NAME], descriptors: rpc::DESCRIPTORS, routes };
+    chassis::grpc::serve(served, door, listener, tasks).await
 }
 
 #[tonic::async_trait]

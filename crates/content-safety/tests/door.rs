@@ -9,7 +9,7 @@ use api_types::{ErrorCode, Fault};
 use async_trait::async_trait;
 use chassis::Tasks;
 use chassis::config::{Sources, load};
-use chassis::grpc::{Client, ClientConfig};
+use chassis::grpc::{Client, ClientConfig, Pass};
 use content_safety::{
     Attack, Category, Config, Grade, Grades, Judge, Picture, SafetyError, Severity, TextFinding,
 };
@@ -80,7 +80,8 @@ impl Stack {
                 }
             });
         let dial = ClientConfig::to(vec![format!("http://{address}")]);
-        let client = chassis::grpc::client("content_safety", &dial, &tasks).unwrap();
+        let client =
+            chassis::grpc::client("content_safety", &dial, &Pass::default(), &tasks).unwrap();
         let client = ContentSafetyServiceClient::new(client);
         Self { client, tasks, served }
     }

@@ -26,7 +26,7 @@ use api_types::rpc::{chat, content_safety, embedding};
 use api_types::{ErrorCode, Fault};
 use arc_swap::ArcSwap;
 use chassis::Tasks;
-use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES};
+use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES, Pass};
 use chassis::state::StateError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -55,9 +55,18 @@ pub struct App {
     pub room: Room,
     table: Arc<ArcSwap<Table>>,
     cache: Cache,
+    /// What it was made of.
+    listed: Arc<ArcSwap<Listed>>,
     chat: Option<ChatServiceClient<Client>>,
     embedding: Option<EmbeddingServiceClient<Client>>,
     safety: Option<ContentSafetyServiceClient<Client>>,
+}
+
+/// What the services listed last.
+#[derive(Debug, Default)]
+struct Listed {
+    models: Vec<ListedModel>,
+    complete: bool,
 }
 
 impl App {
@@ -66,9 +75,10 @@ impl App {
     /// # Errors
     /// When an endpoint is not a URL.
     pub fn build(config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
-        let chat = client("chat", &config.chat, tasks)?;
-        let embedding = client("embedding", &config.embedding, tasks)?;
-        let safety = client("content_safety", &config.content_safety, tasks)?;
+        let pass = pass(&config, tasks)?;
+        let chat = client("chat", &config.chat, &pass, tasks)?;
+        let embedding = client("embedding", &config.embedding, &pass, tasks)?;
+        let safety = client("content_safety", &config.content_safety, &pass, tasks)?;
         let limits = Limits::build(&config, tasks).map_err(redis)?;
         let cache = Cache::build(&config, tasks).map_err(redis)?;
         let safety = safety.map(|c| {
@@ -85,6 +95,7 @@ impl App {
             began: unix_seconds(),
             room: Room::of(config.limits.bodies_bytes),
             table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
+            listed: Arc::default(),
             chat: chat
                 .map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
             embedding: embedding.map(|c| {
@@ -98,6 +109,40 @@ impl App {
         })
     }
 
+    /// The same for another `config`. What has been used of the limits goes over, and so do connections to services that stay
+    /// where they were, and the models that they listed.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn rebuild(&self, config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
+        let mut next = self.clone();
+        let doors = config.doors == self.config.doors;
+        let stays = |one: &ClientConfig, other: &ClientConfig| doors && one == other;
+        let all_stay = stays(&config.chat, &self.config.chat)
+            && stays(&config.embedding, &self.config.embedding)
+            && stays(&config.content_safety, &self.config.content_safety);
+        if !all_stay {
+            let built = Self::build(config.clone(), tasks)?;
+            if !stays(&config.chat, &self.config.chat) {
+                next.chat = built.chat;
+            }
+            if !stays(&config.embedding, &self.config.embedding) {
+                next.embedding = built.embedding;
+            }
+            if !stays(&config.content_safety, &self.config.content_safety) {
+                next.safety = built.safety;
+            }
+        }
+        next.limits = self.limits.rebuild(&config);
+        next.config = Arc::new(config);
+        next.guard = Guard::new(next.safety.clone(), Arc::clone(&next.config));
+        next.listed = Arc::clone(&self.listed);
+        let listed = next.listed.load();
+        let table = Table::build(&next.config, &listed.models, listed.complete);
+        next.table = Arc::new(ArcSwap::from_pointee(table));
+        Ok(next)
+    }
+
     /// The deployments as the services listed them last.
     #[must_use]
     pub fn table(&self) -> Arc<Table> {
@@ -106,6 +151,7 @@ impl App {
 
     /// Puts a new table in place.
     pub fn replace_table(&self, listed: &[ListedModel], complete: bool) {
+        self.listed.store(Arc::new(Listed { models: listed.to_vec(), complete }));
         self.table.store(Arc::new(Table::build(&self.config, listed, complete)));
     }
 
@@ -258,15 +304,23 @@ fn redis(error: StateError) -> EndpointError {
     EndpointError { option: "state.redis_url".to_owned(), cause: error.to_string() }
 }
 
+fn pass(config: &Config, tasks: &Tasks) -> Result<Pass, EndpointError> {
+    Pass::build("edge", &config.doors, tasks).map_err(|problems| EndpointError {
+        option: "doors".to_owned(),
+        cause: problems.in_one_line(),
+    })
+}
+
 fn client(
     service: &'static str,
     config: &ClientConfig,
+    pass: &Pass,
     tasks: &Tasks,
 ) -> Result<Option<Client>, EndpointError> {
     if config.endpoints.is_empty() {
         return Ok(None);
     }
-    let built = chassis::grpc::client(service, config, tasks);
+    let built = chassis::grpc::client(service, config, pass, tasks);
     let option = || format!("{service}.endpoints");
     built.map(Some).map_err(|cause| EndpointError { option: option(), cause: format!("{cause:#}") })
 }

@@ -26,13 +26,13 @@ use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use chassis::{Secret, Tasks};
+use chassis::{Problems, Secret, Tasks};
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use key_file::{KeyFile, KeyFileError};
 use keys::{Found, Key, Keys};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokens::{Rejected, Tokens};
 
@@ -91,6 +91,22 @@ impl Access {
     /// # Errors
     /// When the key file is wrong, or there is no key although `address` is not a loopback address.
     pub fn build(config: &Config, address: SocketAddr) -> Result<Self, AccessError> {
+        Self::build_after(None, config, address)
+    }
+
+    /// The same for another `config`; an identity provider that stays keeps its public keys.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn rebuild(&self, config: &Config, address: SocketAddr) -> Result<Self, AccessError> {
+        Self::build_after(Some(self), config, address)
+    }
+
+    fn build_after(
+        before: Option<&Self>,
+        config: &Config,
+        address: SocketAddr,
+    ) -> Result<Self, AccessError> {
         let auth = &config.auth;
         let plain = auth.keys.iter().map(Secret::expose).filter(|key| !key.is_empty());
         let configured = Keys::new(plain.map(Key::plain).collect());
@@ -100,7 +116,12 @@ impl Access {
             Some(file) if !auth.disabled => file.load()?,
             Some(_) | None => Keys::default(),
         };
-        let tokens = if auth.disabled { None } else { Tokens::build(&auth.jwt)? };
+        let kept = before.and_then(|before| before.inner.tokens.as_ref());
+        let tokens = match kept.filter(|tokens| !auth.disabled && tokens.are_of(&auth.jwt)) {
+            Some(kept) => Some(Arc::clone(kept)),
+            None if auth.disabled => None,
+            None => Tokens::build(&auth.jwt)?.map(Arc::new),
+        };
         let nothing = configured.is_empty() && file.is_none() && tokens.is_none();
         if nothing && !auth.disabled && !address.ip().is_loopback() {
             return Err(AccessError::NoKeys { address });
@@ -111,7 +132,7 @@ impl Access {
             from_file: ArcSwap::from_pointee(from_file),
             file,
             reload: Duration::from_millis(auth.reload_ms),
-            tokens: tokens.map(Arc::new),
+            tokens,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -122,25 +143,25 @@ impl Access {
         self.inner.open.is_some()
     }
 
-    /// Reads the key file again when it changes and fetches the keys of tokens, until the tasks stop.
+    /// Reads the key file again when it changes and fetches the keys of tokens, until the tasks stop or nobody asks any more.
     pub fn keep_fresh(&self, tasks: &Tasks) {
         if self.is_open() {
             return;
         }
         if self.inner.file.is_some() {
-            let (access, stopping) = (self.clone(), tasks.stopping());
+            let (inner, stopping) = (Arc::downgrade(&self.inner), tasks.stopping());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = access.reload() => {}
+                    () = reload(inner) => {}
                     () = stopping => {}
                 }
             });
         }
-        if let Some(tokens) = self.inner.tokens.clone() {
-            let stopping = tasks.stopping();
+        if let Some(tokens) = self.inner.tokens.as_ref().filter(|tokens| tokens.claim()) {
+            let (tokens, stopping) = (Arc::downgrade(tokens), tasks.stopping());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = tokens.keep_fresh() => {}
+                    () = Tokens::keep_fresh(tokens) => {}
                     () = stopping => {}
                 }
             });
@@ -175,21 +196,36 @@ impl Access {
         }
         Err(refusal(worst.unwrap_or(Rejected::Invalid)))
     }
+}
 
-    async fn reload(&self) {
-        let Some(file) = &self.inner.file else { return };
-        loop {
-            tokio::time::sleep(self.inner.reload).await;
-            match file.changed().await {
-                Some(Ok(keys)) => {
-                    tracing::info!(keys = keys.len(), "the key file was read again");
-                    self.inner.from_file.store(Arc::new(keys));
-                }
-                Some(Err(error)) => {
-                    tracing::error!(%error, "the key file is wrong; the keys of before hold");
-                }
-                None => {}
+/// Notes what is wrong with the key file.
+pub(crate) fn check_files(config: &Config, problems: &mut Problems) {
+    let auth = &config.auth;
+    if auth.key_file.is_empty() || auth.disabled {
+        return;
+    }
+    if let Err(error) = KeyFile::new(&auth.key_file, config.rates.clone()).load() {
+        problems.add("auth.key_file", error);
+    }
+}
+
+/// Reads the key file again when it changes, while somebody asks for its keys.
+async fn reload(inner: Weak<Inner>) {
+    let Some(mut pause) = inner.upgrade().map(|inner| inner.reload) else { return };
+    loop {
+        tokio::time::sleep(pause).await;
+        let Some(inner) = inner.upgrade() else { return };
+        pause = inner.reload;
+        let Some(file) = &inner.file else { return };
+        match file.changed().await {
+            Some(Ok(keys)) => {
+                tracing::info!(keys = keys.len(), "the key file was read again");
+                inner.from_file.store(Arc::new(keys));
             }
+            Some(Err(error)) => {
+                tracing::error!(%error, "the key file is wrong; the keys of before hold");
+            }
+            None => {}
         }
     }
 }

@@ -8,8 +8,10 @@ use crate::cache::{CacheConfig, Place};
 use crate::cors;
 use crate::deployments::DeploymentConfig;
 use crate::limit::RatesConfig;
-use chassis::grpc::ClientConfig;
+use crate::remote_content;
+use chassis::grpc::{ClientConfig, DoorsConfig};
 use chassis::state::StateConfig;
+use chassis::tls::ServerTlsConfig;
 use chassis::{Configured, Problems, ServiceConfig};
 use serde::Deserialize;
 
@@ -19,6 +21,8 @@ use serde::Deserialize;
 pub struct Config {
     /// What every service has.
     pub service: ServiceConfig,
+    /// TLS of the port that callers reach.
+    pub tls: ServerTlsConfig,
     /// Who may call.
     pub auth: AuthConfig,
     /// How strictly the contract is read.
@@ -42,6 +46,8 @@ pub struct Config {
     pub discovery: DiscoveryConfig,
     /// Content safety around requests.
     pub guard: GuardConfig,
+    /// What is shown at the doors of the services.
+    pub doors: DoorsConfig,
     /// Where the chat service is.
     pub chat: ClientConfig,
     /// Where the embedding service is.
@@ -60,6 +66,8 @@ pub struct ApiConfig {
     pub extra_parameters: ExtraDefault,
     /// Names accepted on the inference routes besides those of their API.
     pub also_known: Vec<String>,
+    /// Hosts of URLs in conversations that model servers may be given; empty means none.
+    pub remote_hosts: Vec<String>,
     /// Whose the routes under `/` are: `""` the sole deployment's where there is but one, `"none"` requests choose.
     pub root: String,
     /// Whether the description of the API is served.
@@ -212,34 +220,71 @@ impl Configured for Config {
         if limits.header_bytes < LEAST_HEADER_BYTES {
             problems.add("limits.header_bytes", format!("must be at least {LEAST_HEADER_BYTES}"));
         }
+        if limits.bodies_bytes < limits.body_bytes {
+            problems.add("limits.bodies_bytes", "must be at least `limits.body_bytes`");
+        }
+        self.check_callees(problems);
+        self.tls.check("tls", problems);
+        self.doors.check(problems);
+        self.state.check(problems);
+        self.rates.check(problems);
+        self.auth.check(&self.rates, problems);
+        self.check_hosts(problems);
+        self.check_cache(problems);
+        self.check_policies(problems);
+        self.check_deployments(problems);
+    }
+
+    fn check_files(&self, problems: &mut Problems) {
+        if self.tls.is_on() {
+            self.tls.check_files("tls", problems);
+        }
+        self.doors.check_files(problems);
+        crate::auth::check_files(self, problems);
+    }
+
+    fn state(&self) -> Option<&StateConfig> {
+        Some(&self.state)
+    }
+
+    fn takes_at_once(option: &str) -> bool {
+        let Some(option) = option.strip_prefix("edge.") else { return false };
+        !NEED_A_RESTART.iter().any(|prefix| option.starts_with(prefix))
+    }
+}
+
+/// Options, or beginnings of such, that are read at the start alone. `config.toml` names them under `reload_ms`.
+const NEED_A_RESTART: [&str; 8] = [
+    "service.",
+    "tls.",
+    "state.",
+    "cache.",
+    "limits.connections",
+    "limits.bodies_bytes",
+    "rates.queue_length",
+    "rates.when_unavailable",
+];
+
+/// hyper refuses a smaller buffer.
+const LEAST_HEADER_BYTES: usize = 8192;
+
+impl Config {
+    fn check_callees(&self, problems: &mut Problems) {
         if self.chat.endpoints.is_empty() && self.embedding.endpoints.is_empty() {
             problems.add(
                 "chat.endpoints",
                 "name a chat or an embedding service; there is nothing to serve",
             );
         }
-        if limits.bodies_bytes < limits.body_bytes {
-            problems.add("limits.bodies_bytes", "must be at least `limits.body_bytes`");
+        for (option, client) in [
+            ("chat", &self.chat),
+            ("embedding", &self.embedding),
+            ("content_safety", &self.content_safety),
+        ] {
+            client.check(option, &self.doors, problems);
         }
-        self.rates.check(problems);
-        self.auth.check(&self.rates, problems);
-        for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
-            if !cors::is_origin(origin) {
-                let expected =
-                    "must be `*` or an origin such as `https://app.example.com`, without a path";
-                problems.add(&format!("cors.allowed_origins[{i}]"), expected);
-            }
-        }
-        self.check_cache(problems);
-        self.check_policies(problems);
-        self.check_deployments(problems);
     }
-}
 
-/// hyper refuses a smaller buffer.
-const LEAST_HEADER_BYTES: usize = 8192;
-
-impl Config {
     fn check_cache(&self, problems: &mut Problems) {
         for (option, value) in [
             ("cache.ttl_secs", self.cache.ttl_secs),
@@ -251,6 +296,22 @@ impl Config {
         }
         if self.cache.store == Place::Redis && self.state.redis_url.expose().is_empty() {
             problems.add("cache.store", "is `redis`, but `edge.state.redis_url` names none");
+        }
+    }
+
+    fn check_hosts(&self, problems: &mut Problems) {
+        for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
+            if !cors::is_origin(origin) {
+                let expected =
+                    "must be `*` or an origin such as `https://app.example.com`, without a path";
+                problems.add(&format!("cors.allowed_origins[{i}]"), expected);
+            }
+        }
+        for (i, host) in self.api.remote_hosts.iter().enumerate() {
+            if !remote_content::is_host(host) {
+                let expected = "must be the name of a host, such as `images.example.com` or `*.example.com`, or `*`";
+                problems.add(&format!("api.remote_hosts[{i}]"), expected);
+            }
         }
     }
 

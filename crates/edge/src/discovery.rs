@@ -5,6 +5,7 @@
 
 use crate::app::App;
 use crate::deployments::ListedModel;
+use crate::live::Live;
 use chassis::Tasks;
 use std::time::Duration;
 
@@ -28,16 +29,19 @@ impl Lists {
     }
 }
 
-/// Keeps the table of `app` up to date until the tasks stop; sets them ready when every service has answered once.
-pub async fn run(app: App, tasks: Tasks) {
-    let discovery = app.config.discovery;
+/// Keeps the table of what is in force up to date until the tasks stop; sets them ready when every service has answered once.
+pub async fn run(live: Live, tasks: Tasks) {
     let mut lists = Lists::default();
     let mut stopping = std::pin::pin!(tasks.stopping());
     let mut attempts: u32 = 0;
     loop {
+        let app = live.current().app.clone();
+        let discovery = app.config.discovery;
         let before = lists.all();
         let was_complete = lists.complete();
         ask(&app, &mut lists).await;
+        // What was put in force meanwhile has a table of its own.
+        let app = live.current().app.clone();
         if lists.all() != before || lists.complete() != was_complete {
             app.replace_table(&lists.all(), lists.complete());
             log(&app);
@@ -57,6 +61,8 @@ pub async fn run(app: App, tasks: Tasks) {
         let pause = if lists.complete() { discovery.refresh_ms } else { discovery.retry_ms };
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+            // Services may be others now, and the new table was made of what was listed before.
+            () = live.replaced() => {}
             () = &mut stopping => return,
         }
     }

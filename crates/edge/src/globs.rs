@@ -12,6 +12,14 @@ pub struct Globs {
     set: RegexSet,
 }
 
+impl PartialEq for Globs {
+    fn eq(&self, other: &Self) -> bool {
+        self.set.patterns() == other.set.patterns()
+    }
+}
+
+impl Eq for Globs {}
+
 impl Globs {
     /// Whether any pattern fits `name`.
     #[must_use]

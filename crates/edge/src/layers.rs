@@ -107,7 +107,9 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     trace::attribute(&span, "http.route", route.path());
     let record = Arc::new(Record::begin(route, span.clone()));
     request.extensions_mut().insert(Arc::clone(&record));
-    let unread = request.version() <= Version::HTTP_11 && may_stay_unread(request.headers());
+    let old = request.version() <= Version::HTTP_11;
+    let unread = old && may_stay_unread(request.headers());
+    let chunked = old && request.headers().contains_key(TRANSFER_ENCODING);
     let mut response = next.run(request).instrument(span).await;
     let admission = response.extensions_mut().remove::<Arc<Admission>>();
     let code = error::code_of(&response);
@@ -121,7 +123,9 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     if let Some(source) = record.source() {
         response.headers_mut().insert(CACHE, HeaderValue::from_static(source.as_str()));
     }
-    if code.is_some() && unread {
+    // Of a request with a length and with chunks hyper believes the chunks and hides the length. Whoever passed it on may have
+    // believed the length; what comes next on this connection could then be a stranger's (RFC 9112, section 6.1).
+    if chunked || (code.is_some() && unread) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response.headers_mut().insert(SERVER_TIMING, record.server_timing());

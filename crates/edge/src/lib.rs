@@ -25,10 +25,12 @@ pub mod deployments;
 pub mod discovery;
 pub mod fallback;
 pub mod globs;
+pub mod live;
 
 pub mod check;
 pub mod guard;
 pub mod pieces;
+pub mod remote_content;
 pub mod repeat;
 pub mod translate;
 
@@ -39,27 +41,35 @@ pub mod sse;
 pub use config::Config;
 
 use anyhow::Context as _;
-use chassis::Tasks;
+use chassis::tls::{self, Acceptor};
+use chassis::{Reloads, Tasks};
+use std::time::Duration;
 use tokio::net::TcpListener;
 
 /// The commented defaults of every option.
 pub const DEFAULTS: &str = include_str!("../config.toml");
 
-/// Serves the REST API on `listener` until the tasks stop; ready once every service has listed its models.
+/// Serves the REST API on `listener` until the tasks stop; ready once every service has listed its models. What comes out of
+/// `reloads` is put in force meanwhile.
 ///
 /// # Errors
-/// When an endpoint is not a URL, the key file cannot be read, there is no key on an address that others can reach.
-pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
+/// When an endpoint is not a URL, the key file or a certificate cannot be used, there is no key on an address that others can
+/// reach.
+pub async fn serve(
+    config: Config,
+    reloads: Reloads<Config>,
+    listener: TcpListener,
+    tasks: Tasks,
+) -> anyhow::Result<()> {
     let address = listener.local_addr().context("address of the listener")?;
-    let access = auth::Access::build(&config, address)?;
-    if access.is_open() {
+    let every = Duration::from_millis(config.service.reload_ms);
+    let tls = Acceptor::build(("edge", "tls"), &config.tls, &tls::HTTP, (every, &tasks))?;
+    let live = live::Live::build(config, address, &tasks)?;
+    if live.current().access.is_open() {
         tracing::info!(%address, "no keys are required");
     }
-    access.keep_fresh(&tasks);
-    let limits = config.limits;
-    let app = app::App::build(config, &tasks)?;
-    tasks.spawn(discovery::run(app.clone(), tasks.clone()));
-    let router = router::build(app, access, tasks.clone());
-    server::serve(router, listener, &limits, &tasks).await;
+    tasks.spawn(discovery::run(live.clone(), tasks.clone()));
+    tasks.spawn(live.clone().follow(reloads));
+    server::serve(live, tls, listener, &tasks).await;
     Ok(())
 }

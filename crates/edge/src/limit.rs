@@ -56,11 +56,11 @@ struct Inner {
     config: RatesConfig,
     store: Arc<Store>,
     /// Of deployments with a limit of slots, by name.
-    queues: Mutex<HashMap<String, Arc<Queue>>>,
+    queues: Arc<Mutex<HashMap<String, Arc<Queue>>>>,
     lease: Duration,
     /// Unlike that of any other edge.
     edge: Uuid,
-    requests: AtomicU64,
+    requests: Arc<AtomicU64>,
 }
 
 /// What came of asking.
@@ -94,12 +94,30 @@ impl Limits {
         let inner = Inner {
             config: config.rates.clone(),
             store: Store::open(&config.state, config.rates.when_unavailable, tasks)?,
-            queues: Mutex::default(),
-            lease: Duration::from_millis(config.limits.request_timeout_ms) + LEASE_MARGIN,
+            queues: Arc::default(),
+            lease: lease(config),
             edge: Uuid::new_v4(),
-            requests: AtomicU64::new(0),
+            requests: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// The same limits with the figures of `config`; what has been taken stays taken. Where they are counted, what happens when
+    /// Redis does not answer, and the length of queues stay too.
+    #[must_use]
+    pub fn rebuild(&self, config: &Config) -> Self {
+        let inner = Inner {
+            config: RatesConfig {
+                queue_length: self.inner.config.queue_length,
+                ..config.rates.clone()
+            },
+            store: Arc::clone(&self.inner.store),
+            queues: Arc::clone(&self.inner.queues),
+            lease: lease(config),
+            edge: self.inner.edge,
+            requests: Arc::clone(&self.inner.requests),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// The length of an answer where a request does not say.
@@ -240,6 +258,10 @@ impl Inner {
             .or_insert_with(|| Queue::new(self.config.queue_length));
         Arc::clone(queue)
     }
+}
+
+fn lease(config: &Config) -> Duration {
+    Duration::from_millis(config.limits.request_timeout_ms) + LEASE_MARGIN
 }
 
 /// 429. The words `retry after N seconds` are part of the contract (section 16.1).

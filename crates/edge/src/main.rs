@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    chassis::run("edge", edge::DEFAULTS, edge::serve)
+    chassis::run_reloading("edge", edge::DEFAULTS, edge::serve)
 }

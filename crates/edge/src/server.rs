@@ -1,11 +1,16 @@
 //! The accept loop: connections in, requests to the router, an orderly end.
 //!
-//! Our own instead of `axum::serve`, which offers neither a header timeout nor a bound on headers. Speaks HTTP/1.1 and HTTP/2
-//! without TLS. Every wait for a client is bounded: for its first bytes, its headers, its body (`extract.rs`).
+//! Our own instead of `axum::serve`, which offers neither a header timeout nor a bound on headers. Speaks HTTP/1.1 and HTTP/2,
+//! over TLS where there is a certificate. Every wait for a client is bounded: for its handshake, its first bytes, its headers, its
+//! body (`extract.rs`). Each request goes to the routes that are in force when it comes, not to those of its connection.
 
 use crate::config::LimitsConfig;
-use axum::Router;
+use crate::live::Live;
+use axum::body::Body;
 use chassis::Tasks;
+use chassis::tls::Acceptor;
+use hyper::body::Incoming;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -31,15 +36,12 @@ const LAST_GRACE: Duration = Duration::from_millis(200);
 /// Requests at the same time on one HTTP/2 connection.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
-/// Serves `router` on `listener` until the tasks stop; then connections end: at once where they are idle, soon where they are
+/// Serves what is in force on `listener`, over TLS where there is `tls`, until the tasks stop; then connections end: at once where they are idle, soon where they are
 /// not, for by then the time to drain has passed.
-pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig, tasks: &Tasks) {
-    let server = Server {
-        builder: builder(limits, tasks),
-        first_byte: Duration::from_millis(limits.header_timeout_ms),
-        tasks: tasks.clone(),
-    };
-    let permits = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+pub async fn serve(live: Live, tls: Option<Acceptor>, listener: TcpListener, tasks: &Tasks) {
+    let most = live.current().limits.connections.min(Semaphore::MAX_PERMITS);
+    let permits = Arc::new(Semaphore::new(most));
+    let server = Server { live, tls, tasks: tasks.clone() };
     let mut stopping = pin!(tasks.stopping());
     loop {
         let next = async {
@@ -52,7 +54,7 @@ pub async fn serve(router: Router, listener: TcpListener, limits: &LimitsConfig,
             next = next => next,
         };
         match accepted {
-            Ok((stream, _peer)) => server.spawn(stream, router.clone(), permit),
+            Ok((stream, _peer)) => server.spawn(stream, permit),
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -77,37 +79,61 @@ fn builder(limits: &LimitsConfig, tasks: &Tasks) -> auto::Builder<Executor> {
     builder
 }
 
+#[derive(Debug, Clone)]
 struct Server {
-    builder: auto::Builder<Executor>,
-    first_byte: Duration,
+    live: Live,
+    tls: Option<Acceptor>,
     tasks: Tasks,
 }
 
 impl Server {
-    fn spawn(&self, stream: TcpStream, router: Router, permit: Option<OwnedSemaphorePermit>) {
+    fn spawn(&self, stream: TcpStream, permit: Option<OwnedSemaphorePermit>) {
         // Pieces of a stream are small and must leave at once. Fails only on a socket that is gone already.
         let _gone = stream.set_nodelay(true);
-        let builder = self.builder.clone();
-        let stopping = self.tasks.stopping();
-        let stream = Opening::new(stream, self.first_byte);
+        let server = self.clone();
         self.tasks.spawn(async move {
             let _counted = permit;
-            let connection =
-                builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-            let mut connection = pin!(connection);
-            let ended = tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = stopping => {
-                    connection.as_mut().graceful_shutdown();
-                    // What still runs then is dropped, which the client sees as a broken answer.
-                    tokio::time::timeout(LAST_GRACE, connection).await.unwrap_or(Ok(()))
-                }
+            let limits = server.live.current().limits;
+            let within = Duration::from_millis(limits.header_timeout_ms);
+            let Some(tls) = &server.tls else {
+                return server.talk(Opening::new(stream, within), &limits).await;
             };
-            if let Err(error) = ended {
-                // A client that went away, or a stream that we ended as the contract demands.
-                tracing::debug!(%error, "connection ended");
+            let shaken = tokio::select! {
+                shaken = tokio::time::timeout(within, tls.accept(stream)) => shaken,
+                () = server.tasks.stopping() => return,
+            };
+            match shaken {
+                Ok(Ok(stream)) => server.talk(Opening::new(stream, within), &limits).await,
+                Ok(Err(error)) => tracing::debug!(%error, "no handshake"),
+                Err(_elapsed) => tracing::debug!("no handshake in time"),
             }
         });
+    }
+
+    /// Answers the requests of one connection until it ends.
+    async fn talk<S>(&self, stream: Opening<S>, limits: &LimitsConfig)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let live = self.live.clone();
+        let service = service_fn(move |request: http::Request<Incoming>| {
+            let router = live.current().router.clone();
+            TowerToHyperService::new(router).call(request.map(Body::new))
+        });
+        let builder = builder(limits, &self.tasks);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.tasks.stopping() => {
+                connection.as_mut().graceful_shutdown();
+                // What still runs then is dropped, which the client sees as a broken answer.
+                tokio::time::timeout(LAST_GRACE, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            // A client that went away, or a stream that we ended as the contract demands.
+            tracing::debug!(%error, "connection ended");
+        }
     }
 }
 
@@ -127,16 +153,16 @@ where
 }
 
 /// A connection whose first bytes must come in time: while hyper tells HTTP/1 from HTTP/2 it has no timeout of its own.
-struct Opening {
-    stream: TcpStream,
+struct Opening<S> {
+    stream: S,
     /// None once the version is known.
     deadline: Option<Pin<Box<Sleep>>>,
     /// How many bytes of the preface have come.
     matched: usize,
 }
 
-impl Opening {
-    fn new(stream: TcpStream, within: Duration) -> Self {
+impl<S> Opening<S> {
+    fn new(stream: S, within: Duration) -> Self {
         let deadline = Some(Box::pin(tokio::time::sleep_until(Instant::now() + within)));
         Self { stream, deadline, matched: 0 }
     }
@@ -151,7 +177,7 @@ impl Opening {
     }
 }
 
-impl AsyncRead for Opening {
+impl<S: AsyncRead + Unpin> AsyncRead for Opening<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -169,7 +195,7 @@ impl AsyncRead for Opening {
     }
 }
 
-impl AsyncWrite for Opening {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Opening<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

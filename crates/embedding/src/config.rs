@@ -6,6 +6,7 @@ mod remote;
 
 pub use remote::RemoteConfig;
 
+use chassis::grpc::DoorConfig;
 use chassis::{Configured, Problems, ServiceConfig};
 use model_store::StoreConfig;
 use serde::Deserialize;
@@ -23,6 +24,8 @@ pub struct Config {
     pub overflow: Overflow,
     /// The part that every service has.
     pub service: ServiceConfig,
+    /// Who may enter.
+    pub door: DoorConfig,
     /// ONNX Runtime.
     pub runtime: RuntimeConfig,
     /// How much at once.
@@ -97,6 +100,7 @@ impl Configured for Config {
     }
 
     fn check(&self, problems: &mut Problems) {
+        self.door.check(problems);
         if self.serve.is_empty() && self.remote.is_empty() {
             problems.add("serve", "name at least one model, here or in `embedding.remote`");
         }
@@ -132,6 +136,10 @@ impl Configured for Config {
                 "this program was built without the `cuda` feature; use \"cpu\"",
             );
         }
+    }
+
+    fn check_files(&self, problems: &mut Problems) {
+        self.door.check_files(problems);
     }
 }
 

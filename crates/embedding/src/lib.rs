@@ -53,12 +53,13 @@ pub async fn serve(config: Config, listener: TcpListener, tasks: Tasks) -> anyho
 /// Serves what `embedders` can do until the tasks stop.
 ///
 /// # Errors
-/// When the listener fails.
+/// When the listener fails, or a file of the door cannot be used.
 pub async fn serve_with(
     embedders: Embedders,
     config: &Config,
     listener: TcpListener,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
-    service::serve(embedders, config.limits.inputs, listener, &tasks).await
+    let door = chassis::grpc::Door::build("embedding", &config.door, &tasks)?;
+    service::serve((embedders, config.limits.inputs), door, listener, &tasks).await
 }

@@ -11,6 +11,7 @@ use crate::events::{self, Kind};
 use api_types::Fault;
 use api_types::rpc::{self, embedding as wire};
 use chassis::Tasks;
+use chassis::grpc::Served;
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::{Request, Response, Status};
@@ -28,8 +29,8 @@ type Server = EmbeddingServiceServer<Door>;
 
 /// Serves `embedders` until the tasks stop.
 pub(crate) async fn serve(
-    embedders: Embedders,
-    most_inputs: usize,
+    (embedders, most_inputs): (Embedders, usize),
+    door: chassis::grpc::Door,
     listener: TcpListener,
     tasks: &Tasks,
 ) -> anyhow::Result<()> {
@@ -37,7 +38,8 @@ pub(crate) async fn serve(
         .max_decoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES)
         .max_encoding_message_size(chassis::grpc::MAX_MESSAGE_BYTES);
     let routes = tonic::service::Routes::new(server);
-    chassis::grpc::serve(&[Server::NAME], rpc::DESCRIPTORS, routes, listener, tasks).await
+    let served = Served { names: &[Server::NAME], descriptors: rpc::DESCRIPTORS, routes };
+    chassis::grpc::serve(served, door, listener, tasks).await
 }
 
 #[tonic::async_trait]

@@ -5,6 +5,7 @@
     reason = "a command line answers on stdout and stderr"
 )]
 
+use chassis::Problems;
 use chassis::config::Sources;
 use clap::{Parser, Subcommand};
 use standalone::{Settings, keys, models, up};
@@ -78,22 +79,30 @@ fn main() -> ExitCode {
         | Command::Models(_)
         | Command::Config(ConfigCommand::Check) => {}
     }
-    let settings = match Settings::load(&Sources::from_process(line.config)) {
-        Ok(settings) => settings,
-        Err(problems) => {
-            eprintln!("koine: {problems}");
-            return ExitCode::from(2);
-        }
+    let sources = Sources::from_process(line.config);
+    let loaded = match Settings::load_with_values(&sources) {
+        Ok(loaded) => loaded,
+        Err(problems) => return wrong(&problems),
     };
+    let settings = loaded.config.clone();
+    if matches!(line.command, Command::Up | Command::Config(_))
+        && let Err(problems) = settings.check_files()
+    {
+        return wrong(&problems);
+    }
     match line.command {
-        Command::Up => up::up(settings),
+        Command::Up => up::up(loaded, sources),
         Command::Healthcheck => outcome(healthcheck(&settings).map(|()| true)),
         Command::Models(command) => outcome(run_models(&settings, command)),
         Command::Keys(_) | Command::Config(ConfigCommand::Check | ConfigCommand::Show) => {
-            println!("the configuration is valid");
-            ExitCode::SUCCESS
+            chassis::check_world("koine", "edge", &settings.edge, "the configuration is valid")
         }
     }
+}
+
+fn wrong(problems: &Problems) -> ExitCode {
+    eprintln!("koine: {problems}");
+    ExitCode::from(2)
 }
 
 fn new_key(name: &str) -> ExitCode {

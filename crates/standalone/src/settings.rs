@@ -1,9 +1,10 @@
 //! The configuration of all services of this process, read from one file, with all problems reported together.
 
-use chassis::config::{Sources, load};
-use chassis::{Configured, Problems, ServiceConfig};
+use chassis::config::{Sources, load_with_values};
+use chassis::{Configured, Loaded, Problems, ServiceConfig};
 use model_store::StoreConfig;
 use serde::Deserialize;
+use toml::Table;
 
 /// The `standalone` table.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,6 +22,8 @@ impl Configured for Config {
     }
 
     fn check(&self, _problems: &mut Problems) {}
+
+    fn check_files(&self, _problems: &mut Problems) {}
 }
 
 /// Everything this process needs to know.
@@ -44,17 +47,34 @@ impl Settings {
     /// # Errors
     /// The problems of all tables at once.
     pub fn load(sources: &Sources) -> Result<Self, Problems> {
-        let mut problems = Problems::default();
-        let standalone = keep(load("standalone", crate::DEFAULTS, sources), &mut problems);
-        let edge = keep(load("edge", edge::DEFAULTS, sources), &mut problems);
-        let chat = keep(load("chat", chat::DEFAULTS, sources), &mut problems);
-        let embedding = keep(load("embedding", embedding::DEFAULTS, sources), &mut problems);
-        let safety = keep(load("content_safety", content_safety::DEFAULTS, sources), &mut problems);
+        Self::load_with_values(sources).map(|loaded| loaded.config)
+    }
+
+    /// The same, with the values.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_with_values(sources: &Sources) -> Result<Loaded<Self>, Problems> {
+        let mut read = Read { sources, problems: Problems::default(), values: Table::new() };
+        let standalone = read.table("standalone", crate::DEFAULTS);
+        let edge = read.table("edge", edge::DEFAULTS);
+        let chat = read.table("chat", chat::DEFAULTS);
+        let embedding = read.table("embedding", embedding::DEFAULTS);
+        let safety = read.table("content_safety", content_safety::DEFAULTS);
         let all = standalone.zip(edge).zip(chat).zip(embedding).zip(safety);
         let Some(((((standalone, edge), chat), embedding), content_safety)) = all else {
-            return Err(problems);
+            return Err(read.problems);
         };
-        Ok(Self { standalone, edge, chat, embedding, content_safety })
+        let config = Self { standalone, edge, chat, embedding, content_safety };
+        Ok(Loaded { config, values: read.values })
+    }
+
+    /// Looks at the files that the options name. Those of the services' doors are not among them: one process has none.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them at once.
+    pub fn check_files(&self) -> Result<(), Problems> {
+        Problems::in_files("edge", &self.edge)
     }
 
     /// The models that this configuration serves, and what runs them.
@@ -75,6 +95,24 @@ impl Settings {
     }
 }
 
-fn keep<C>(loaded: Result<C, Problems>, problems: &mut Problems) -> Option<C> {
-    loaded.map_err(|found| problems.merge(found)).ok()
+/// Tables read one after the other.
+struct Read<'a> {
+    sources: &'a Sources,
+    problems: Problems,
+    values: Table,
+}
+
+impl Read<'_> {
+    fn table<C: Configured>(&mut self, section: &str, defaults: &str) -> Option<C> {
+        match load_with_values(section, defaults, self.sources) {
+            Ok(Loaded { config, values }) => {
+                self.values.extend(values);
+                Some(config)
+            }
+            Err(found) => {
+                self.problems.merge(found);
+                None
+            }
+        }
+    }
 }

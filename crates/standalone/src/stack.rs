@@ -3,10 +3,10 @@
 //! The same doors as in four processes: the edge still talks gRPC, so what works here works there. Stops in the order of
 //! the requests: the edge first, then what it calls.
 
-use crate::Settings;
+use crate::{Settings, keys};
 use anyhow::Context as _;
-use chassis::Tasks;
-use chassis::grpc::ClientConfig;
+use chassis::grpc::{ClientConfig, DoorConfig, DoorsConfig};
+use chassis::{Reloads, Tasks};
 use chat::Backends;
 use content_safety::Judge;
 use embedding::Embedders;
@@ -31,6 +31,8 @@ pub struct Models {
 #[derive(Debug)]
 pub struct Stack {
     edge: edge::Config,
+    /// Where newer options of the edge come from.
+    reloads: Reloads<edge::Config>,
     chat: Tasks,
     embedding: Tasks,
     content_safety: Tasks,
@@ -44,7 +46,14 @@ impl Stack {
     /// # Errors
     /// When no port can be bound.
     pub async fn start(settings: Settings, models: Models) -> anyhow::Result<Self> {
-        let Settings { standalone: _, mut edge, chat, embedding, content_safety } = settings;
+        let Settings { standalone: _, mut edge, mut chat, mut embedding, mut content_safety } =
+            settings;
+        // The doors are for this process alone, whatever other processes of the same file are to show and to ask for.
+        let token = keys::random();
+        edge.doors = DoorsConfig::with(token.clone());
+        for door in [&mut chat.door, &mut embedding.door, &mut content_safety.door] {
+            *door = DoorConfig::with(token.clone());
+        }
         let (failures, failed) = mpsc::channel(1);
         let stack_chat = Tasks::new();
         let listener = inner(&mut edge.chat).await?;
@@ -69,11 +78,26 @@ impl Stack {
         });
         Ok(Self {
             edge,
+            reloads: Reloads::never(),
             chat: stack_chat,
             embedding: stack_embedding,
             content_safety: stack_safety,
             failed,
         })
+    }
+
+    /// The same with newer options of the edge out of `reloads`; where the services are stays.
+    #[must_use]
+    pub fn reloading(mut self, reloads: Reloads<edge::Config>) -> Self {
+        let inner = self.edge.clone();
+        self.reloads = reloads.map(move |mut edge| {
+            edge.doors = inner.doors.clone();
+            edge.chat = inner.chat.clone();
+            edge.embedding = inner.embedding.clone();
+            edge.content_safety = inner.content_safety.clone();
+            edge
+        });
+        self
     }
 
     /// Serves the REST API on `listener` until `tasks` stop, then stops the services behind it.
@@ -82,7 +106,7 @@ impl Stack {
     /// When the edge fails, or a service behind it: half a server would look like one that works.
     pub async fn serve(mut self, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
         let served = tokio::select! {
-            served = edge::serve(self.edge, listener, tasks) => served,
+            served = edge::serve(self.edge, self.reloads, listener, tasks) => served,
             Some(error) = self.failed.recv() => Err(error),
         };
         // Nothing calls them any more, so there is nothing to wait for.

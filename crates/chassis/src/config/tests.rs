@@ -24,6 +24,7 @@ impl Configured for Sample {
             problems.add("limits.body_bytes", "must be at least 1");
         }
     }
+    fn check_files(&self, _problems: &mut Problems) {}
 }
 
 const DEFAULTS: &str = r#"
@@ -33,6 +34,7 @@ const DEFAULTS: &str = r#"
     listen = "127.0.0.1:0"
     admin_listen = ""
     drain_timeout_ms = 1000
+    reload_ms = 1000
     [edge.service.telemetry]
     log = "info"
     log_format = "text"

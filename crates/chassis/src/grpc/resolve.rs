@@ -3,13 +3,18 @@
 //! Separate from the balancer, which takes what is found here. The invariant: a name that cannot be looked up changes nothing.
 
 use super::{KEEP_ALIVE, KEEP_ALIVE_TIMEOUT};
-use crate::balance::{Balanced, Replica};
+use crate::balance::{Replica, WeakBalanced};
 use crate::tasks::Tasks;
-use anyhow::Context as _;
+use crate::tls::Connector;
+use hyper_util::rt::TokioIo;
 use std::collections::BTreeSet;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tonic::transport::{Endpoint, Uri};
+use tower::service_fn;
 
 /// Longest wait for one answer of the name service.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -24,14 +29,33 @@ pub(super) struct Name {
 }
 
 impl Name {
-    pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
-        let wrong = || format!("`{text}` is not a URL like http://host:50051");
-        let url: Uri = text.parse().with_context(wrong)?;
-        let endpoint = Endpoint::from_shared(text.to_owned()).with_context(wrong)?;
-        anyhow::ensure!(url.scheme_str() == Some("http"), wrong());
-        let host = url.host().with_context(wrong)?.trim_matches(['[', ']']).to_owned();
-        let port = url.port_u16().unwrap_or(80);
+    /// Reads a URL; the message of an error holds neither a user nor a password.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            let shown = if text.contains('@') { "it" } else { &format!("`{text}`") };
+            format!("{shown} is not a URL like http://host:50051 (or https), without user and path")
+        };
+        let url: Uri = text.parse().map_err(|_| wrong())?;
+        let (Some(scheme), Some(host)) = (url.scheme_str(), url.host()) else {
+            return Err(wrong());
+        };
+        let default_port = match scheme {
+            "http" => 80,
+            "https" => 443,
+            _ => return Err(wrong()),
+        };
+        if text.contains('@') || host.is_empty() || !matches!(url.path(), "" | "/") {
+            return Err(wrong());
+        }
+        let endpoint = Endpoint::from_shared(text.to_owned()).map_err(|_| wrong())?;
+        let host = host.trim_matches(['[', ']']).to_owned();
+        let port = url.port_u16().unwrap_or(default_port);
         Ok(Self { url, endpoint, host, port })
+    }
+
+    /// Whether its door has TLS.
+    pub(super) fn is_secure(&self) -> bool {
+        self.url.scheme_str() == Some("https")
     }
 
     /// Whether there is nothing to look up.
@@ -41,38 +65,66 @@ impl Name {
 }
 
 /// How replicas are dialled.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Dial {
     pub(super) connect_timeout: Duration,
+    /// For those whose URL begins with `https`.
+    pub(super) tls: Option<Connector>,
 }
 
 impl Dial {
     /// Whatever `name` leads to when it is dialled.
-    pub(super) fn by_name(self, name: &Name) -> Replica {
-        self.replica(name.url.to_string(), name.endpoint.clone())
+    pub(super) fn by_name(&self, name: &Name) -> Replica {
+        self.replica(name.url.to_string(), name.endpoint.clone(), name)
     }
 
-    fn by_address(self, name: &Name, address: SocketAddr) -> Option<Replica> {
+    fn by_address(&self, name: &Name, address: SocketAddr) -> Option<Replica> {
         let endpoint = Endpoint::from_shared(format!("http://{address}")).ok()?;
-        Some(self.replica(format!("{} at {address}", name.url), endpoint.origin(name.url.clone())))
+        let endpoint = endpoint.origin(name.url.clone());
+        Some(self.replica(format!("{} at {address}", name.url), endpoint, name))
     }
 
-    fn replica(self, name: String, endpoint: Endpoint) -> Replica {
+    fn replica(&self, shown: String, endpoint: Endpoint, name: &Name) -> Replica {
         let endpoint = endpoint
             .tcp_nodelay(true)
             .connect_timeout(self.connect_timeout)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
             .keep_alive_while_idle(true);
-        Replica::new(name, endpoint.connect_lazy())
+        let tls = self.tls.clone().filter(|_| name.is_secure());
+        let channel = match tls {
+            None => endpoint.connect_lazy(),
+            Some(tls) => {
+                let host: Arc<str> = name.host.as_str().into();
+                let port = name.port;
+                let dial = move |to: Uri| secure(tls.clone(), Arc::clone(&host), (to, port));
+                endpoint.connect_with_connector_lazy(service_fn(dial))
+            }
+        };
+        Replica::new(shown, channel)
     }
 }
 
-/// Keeps `balanced` at what `names` stand for, until the tasks drain.
+/// A connection to `to`, whose certificate must be that of `host`.
+async fn secure(
+    tls: Connector,
+    host: Arc<str>,
+    (to, port): (Uri, u16),
+) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
+    let address = to.host().unwrap_or_default().trim_matches(['[', ']']);
+    let stream = TcpStream::connect((address, to.port_u16().unwrap_or(port))).await?;
+    stream.set_nodelay(true)?;
+    let secured = tls.connect(&host, stream).await.inspect_err(|error| {
+        tracing::warn!(callee = %host, %error, "TLS with a service failed; see `edge.doors.tls`");
+    })?;
+    Ok(TokioIo::new(secured))
+}
+
+/// Keeps the replicas at what `names` stand for, until the tasks drain or nobody calls them any more.
 pub(super) async fn follow(
     names: Vec<Name>,
     dial: Dial,
-    balanced: Balanced,
+    balanced: WeakBalanced,
     (interval, tasks): (Duration, Tasks),
 ) {
     let mut ticks = tokio::time::interval(interval);
@@ -82,12 +134,13 @@ pub(super) async fn follow(
             () = tasks.draining() => return,
             _ = ticks.tick() => {}
         }
+        let Some(balanced) = balanced.upgrade() else { return };
         let before = known.clone();
         for (name, addresses) in names.iter().zip(&mut known) {
             look_up(name, addresses).await;
         }
         if before != known {
-            balanced.set(replicas(&names, &known, dial));
+            balanced.set(replicas(&names, &known, &dial));
         }
     }
 }
@@ -108,7 +161,7 @@ async fn look_up(name: &Name, addresses: &mut BTreeSet<SocketAddr>) {
 }
 
 /// A replica per address; a name that was never looked up is one by itself.
-fn replicas(names: &[Name], known: &[BTreeSet<SocketAddr>], dial: Dial) -> Vec<Replica> {
+fn replicas(names: &[Name], known: &[BTreeSet<SocketAddr>], dial: &Dial) -> Vec<Replica> {
     let mut all = Vec::new();
     for (name, addresses) in names.iter().zip(known) {
         if addresses.is_empty() {

@@ -4,7 +4,7 @@
 
 use super::{Change, Demand, Kind, Settlement, Standing, StateConfig, StateError, Taken};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisError, Script};
+use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script};
 use std::future::Future;
 use std::time::Duration;
 use tokio::sync::Mutex;
@@ -127,6 +127,7 @@ impl Shared {
         let whole = async { ask(self.connection().await?).await };
         let outcome = match tokio::time::timeout(self.timeout, whole).await {
             Ok(Ok(answer)) => return Ok(answer),
+            Ok(Err(error)) if refused(&error) => StateError::Refused,
             Ok(Err(error)) => StateError::Redis(describe(&error)),
             Err(_elapsed) => StateError::Timeout(self.timeout),
         };
@@ -153,6 +154,12 @@ impl Shared {
 
 pub(super) fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
+}
+
+/// Whether it is the user or the password that is wrong, or missing.
+fn refused(error: &RedisError) -> bool {
+    let code = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"));
+    code || error.kind() == ErrorKind::AuthenticationFailed
 }
 
 /// The kind of error and the code of Redis; its whole message could quote what was sent.

@@ -25,7 +25,7 @@ pub struct AuthConfig {
 }
 
 /// Tokens of an identity provider.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JwtConfig {
     /// Values of `iss` that are trusted; none takes no tokens.
@@ -53,7 +53,7 @@ pub struct JwtConfig {
 }
 
 /// What a claim permits; a token permits what any of its claims does.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GrantConfig {
     /// Which claim; dots lead into objects.
@@ -131,6 +131,9 @@ impl AuthConfig {
             if value == 0 {
                 problems.add(option, "must be at least 1");
             }
+        }
+        if let Some(message) = crate::auth::keyring::wrong_source(jwt) {
+            problems.add("auth.jwt", message);
         }
         if jwt.required.is_empty() && jwt.grants.is_empty() {
             let message = "name what a token must have (`required`) or what it grants (`grants`); without either, \

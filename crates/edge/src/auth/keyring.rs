@@ -65,20 +65,31 @@ struct Document {
     keys: Vec<Value>,
 }
 
-impl Keyring {
-    /// The keys of `config`; connects to nothing yet.
-    pub(super) fn build(config: &JwtConfig) -> Result<Self, String> {
+/// What is wrong with where `config` says the keys are.
+pub(super) fn wrong_source(config: &JwtConfig) -> Option<String> {
+    Source::of(config).err()
+}
+
+impl Source {
+    fn of(config: &JwtConfig) -> Result<Self, String> {
         let parse = |option: &str, text: &str| {
             let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
             url.ok_or_else(|| format!("`{option}`: `{text}` is not a URL like https://host/path"))
         };
-        let source = if config.jwks_url.is_empty() {
+        if config.jwks_url.is_empty() {
             let issuer = config.issuers.first().map_or("", String::as_str);
             let url = format!("{}{DISCOVERY}", issuer.trim_end_matches('/'));
-            Source::Discovery(parse("issuers", &url)?)
+            parse("issuers", &url).map(Self::Discovery)
         } else {
-            Source::Keys(parse("jwks_url", &config.jwks_url)?)
-        };
+            parse("jwks_url", &config.jwks_url).map(Self::Keys)
+        }
+    }
+}
+
+impl Keyring {
+    /// The keys of `config`; connects to nothing yet.
+    pub(super) fn build(config: &JwtConfig) -> Result<Self, String> {
+        let source = Source::of(config)?;
         Ok(Self {
             http: client(&source, Duration::from_millis(config.timeout_ms))?,
             source,
@@ -88,13 +99,10 @@ impl Keyring {
         })
     }
 
-    /// Fetches the keys now and then; ends never.
-    pub(super) async fn keep_fresh(&self) {
-        loop {
-            self.fetch_unless_tried().await;
-            let pause = if self.keys.load().is_some() { self.refresh } else { LEAST_PAUSE };
-            tokio::time::sleep(pause).await;
-        }
+    /// Fetches the keys, and says when to do so again.
+    pub(super) async fn refresh(&self) -> Duration {
+        self.fetch_unless_tried().await;
+        if self.keys.load().is_some() { self.refresh } else { LEAST_PAUSE }
     }
 
     /// The key that signed a token with this header; none where there is none.

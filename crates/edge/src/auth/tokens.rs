@@ -12,7 +12,8 @@ use crate::auth::verifier;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde_json::{Map, Value};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 /// A longer credential is no token: Entra ID's have a few kilobytes.
 const LONGEST_TOKEN: usize = 16 * 1024;
@@ -44,6 +45,8 @@ pub(super) struct Tokens {
     config: JwtConfig,
     algorithms: Vec<Algorithm>,
     keyring: Keyring,
+    /// Whether somebody keeps the public keys fresh.
+    claimed: AtomicBool,
 }
 
 impl Tokens {
@@ -57,12 +60,27 @@ impl Tokens {
             algorithms: config.algorithms.iter().copied().map(Into::into).collect(),
             keyring: Keyring::build(config).map_err(AccessError::Tokens)?,
             config: config.clone(),
+            claimed: AtomicBool::new(false),
         }))
     }
 
-    /// Fetches the provider's keys now and then; ends never.
-    pub(super) async fn keep_fresh(&self) {
-        self.keyring.keep_fresh().await;
+    /// Whether these are what `config` says.
+    pub(super) fn are_of(&self, config: &JwtConfig) -> bool {
+        self.config == *config
+    }
+
+    /// Whether nobody keeps them fresh yet; who asks does from now on.
+    pub(super) fn claim(&self) -> bool {
+        !self.claimed.swap(true, Ordering::AcqRel)
+    }
+
+    /// Fetches the provider's keys now and then, while somebody has `tokens`.
+    pub(super) async fn keep_fresh(tokens: Weak<Self>) {
+        while let Some(tokens) = tokens.upgrade() {
+            let pause = tokens.keyring.refresh().await;
+            drop(tokens);
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Whom a token names.

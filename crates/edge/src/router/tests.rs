@@ -7,6 +7,7 @@ mod content_filter;
 mod fakes;
 mod keys;
 mod limits;
+mod live;
 mod other_routes;
 mod switches;
 mod text_blocklists;
@@ -14,6 +15,7 @@ mod wire;
 
 use super::*;
 use crate::config::Config;
+use crate::live::Live;
 use axum::body::Body;
 use chassis::config::{Sources, load};
 use fakes::Seen;
@@ -27,6 +29,7 @@ const VERSION: &str = "api-version=2024-05-01-preview";
 
 /// The edge with its services.
 struct Edge {
+    live: Live,
     router: Router,
     tasks: Tasks,
     seen: Seen,
@@ -80,13 +83,13 @@ async fn edge(options: &[(&str, &str)]) -> Edge {
     env.push(("EDGE__GUARD__POLICY".to_owned(), String::new()));
     env.extend(options.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())));
     let config: Config = load("edge", crate::DEFAULTS, &Sources { file: None, env }).unwrap();
-    let access = Access::build(&config, "127.0.0.1:1".parse().unwrap()).unwrap();
-    let app = App::build(config.clone(), &tasks).unwrap();
+    let live = Live::build(config.clone(), "127.0.0.1:1".parse().unwrap(), &tasks).unwrap();
+    let app = live.current().app.clone();
     let limit = Duration::from_secs(10);
     let mut listed = app.list_chat(limit).await.unwrap();
     listed.extend(app.list_embedding(limit).await.unwrap());
     app.replace_table(&listed, true);
-    Edge { router: build(app, access, tasks.clone()), tasks, seen, config }
+    Edge { router: live.current().router.clone(), live, tasks, seen, config }
 }
 
 impl Edge {

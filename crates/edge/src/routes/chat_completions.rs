@@ -9,6 +9,7 @@ use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
+use crate::remote_content;
 use crate::translate::chat_reply::{Updates, ended_early};
 use crate::translate::{Answer, chat};
 use crate::{repeat, sse};
@@ -35,6 +36,7 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         Ok(chat::to_rpc(request, &spare.model, extra_json))
     });
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
+    remote_content::check(&request.messages, &app.config.api.remote_hosts)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
     let policy = deployment.policy.as_str();

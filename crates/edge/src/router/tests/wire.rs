@@ -9,8 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 async fn connect(edge: &Edge) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (router, limits, tasks) = (edge.router.clone(), edge.config.limits, edge.tasks.clone());
-    edge.tasks.spawn(async move { crate::server::serve(router, listener, &limits, &tasks).await });
+    let (live, tasks) = (edge.live.clone(), edge.tasks.clone());
+    edge.tasks.spawn(async move { crate::server::serve(live, None, listener, &tasks).await });
     TcpStream::connect(address).await.unwrap()
 }
 

@@ -365,5 +365,6 @@ fn finding(text: &str) -> TextFinding {
         );
     }
     let detected = text.contains("JAILBREAK");
-    TextFinding { grades, attack: Attack { detected, score: f32::from(u8::from(detected)) } }
+    let attack = Attack { detected, score: f32::from(u8::from(detected)) };
+    TextFinding { grades, jailbreak: attack, indirect_attack: attack }
 }

@@ -159,8 +159,10 @@ impl Grades {
 pub struct TextFinding {
     /// Harm.
     pub grades: Grades,
-    /// Attack on the model.
-    pub attack: Attack,
+    /// Attack on the model, if the user says it.
+    pub jailbreak: Attack,
+    /// Attack on the model, if a document or the result of a tool says it.
+    pub indirect_attack: Attack,
 }
 
 impl TextFinding {
@@ -169,13 +171,17 @@ impl TextFinding {
     pub fn harmless() -> Self {
         let safe = |grades: Grades, category| grades.with(category, Grade::default());
         let grades = Category::ALL.into_iter().fold(Grades::default(), safe);
-        Self { grades, attack: Attack::default() }
+        Self { grades, ..Self::default() }
     }
 
     /// The worse of two, part by part.
     #[must_use]
     pub fn worse(self, other: &Self) -> Self {
-        Self { grades: self.grades.worse(&other.grades), attack: self.attack.worse(other.attack) }
+        Self {
+            grades: self.grades.worse(&other.grades),
+            jailbreak: self.jailbreak.worse(other.jailbreak),
+            indirect_attack: self.indirect_attack.worse(other.indirect_attack),
+        }
     }
 }
 

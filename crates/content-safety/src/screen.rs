@@ -111,15 +111,14 @@ impl Screen {
         Ok(self.judge.pictures(vec![picture]).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// Whether each of `texts` attacks the model that reads it; `target` names the field in errors.
+    /// What each of `texts` may do to the model that reads it; `target` names the field in errors.
     pub(crate) async fn shield(
         &self,
         target: &str,
         texts: Vec<String>,
-    ) -> Result<Vec<Attack>, SafetyError> {
+    ) -> Result<Vec<TextFinding>, SafetyError> {
         self.check_length(target, texts.iter().map(String::as_str))?;
-        let found = self.found(texts).await?;
-        Ok(found.into_iter().map(|finding| finding.attack).collect())
+        self.found(texts).await
     }
 
     /// Findings of `texts`, in their order. A blank text is harmless, since the embedding of nothing means nothing.
@@ -143,11 +142,11 @@ impl Screen {
             segments.into_iter().map(|segment| (segment.source, segment.text)).unzip();
         let found = self.found(texts).await?;
         let mut findings = Findings::default();
-        for (source, TextFinding { grades, attack }) in sources.into_iter().zip(found) {
-            findings.grades = findings.grades.worse(&grades);
-            let worst = match source {
-                Source::User => &mut findings.jailbreak,
-                Source::Document => &mut findings.indirect_attack,
+        for (source, found) in sources.into_iter().zip(found) {
+            findings.grades = findings.grades.worse(&found.grades);
+            let (worst, attack) = match source {
+                Source::User => (&mut findings.jailbreak, found.jailbreak),
+                Source::Document => (&mut findings.indirect_attack, found.indirect_attack),
                 Source::System | Source::Assistant => continue,
             };
             *worst = Some(worst.unwrap_or_default().worse(attack));

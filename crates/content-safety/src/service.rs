@@ -210,8 +210,8 @@ impl Door {
             self.screen.shield("documents", documents),
         )?;
         Ok(wire::ShieldPromptResponse {
-            user_prompt: user_prompt.into_iter().next().map(attack_score),
-            documents: documents.into_iter().map(attack_score).collect(),
+            user_prompt: user_prompt.first().map(|found| attack_score(found.jailbreak)),
+            documents: documents.iter().map(|found| attack_score(found.indirect_attack)).collect(),
         })
     }
 }

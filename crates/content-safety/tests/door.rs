@@ -35,9 +35,11 @@ impl Judge for Words {
                 Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 };
             assert!(!text.trim().is_empty(), "blank texts are not worth a model's time");
             let detected = text.contains("ignore");
+            let attack = Attack { detected, score: f32::from(u8::from(detected)) };
             TextFinding {
                 grades: TextFinding::harmless().grades.with(Category::Violence, grade),
-                attack: Attack { detected, score: f32::from(u8::from(detected)) },
+                jailbreak: attack,
+                indirect_attack: attack,
             }
         };
         Ok(texts.into_iter().map(find).collect())

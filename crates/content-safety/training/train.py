@@ -26,9 +26,9 @@ import sources
 from batches import Feeder
 
 SEED = 7
-EPOCHS = 6
+EPOCHS = 3
 # Peak step sizes of adapters and of the outputs; warm-up as a part of all steps; decay of weights.
-RATE, OUTPUT_RATE, WARM, DECAY = 6e-4, 3e-3, 0.06, 0.01
+RATE, OUTPUT_RATE, WARM, DECAY = 8e-4, 3e-3, 0.06, 0.01
 # Rows that one step counts as: batches hold a constant number of tokens, so short texts come many at once.
 STEP_ROWS = 48.0
 LONGEST = 1.0

@@ -3,7 +3,9 @@
 //! Separate from the gRPC door, which only translates, and from the policy, which only decides. Instructions of the operator
 //! are judged for harm alone, the user's words for harm and jailbreaks, documents for harm and indirect attacks.
 
-use crate::blocklist::{Blocklists, Hit};
+use crate::blocklist::lists::find;
+use crate::blocklist::store::Blocklists;
+use crate::blocklist::{Blocklist, Hit};
 use crate::category::{Category, Grades, TextFinding};
 use crate::error::SafetyError;
 use crate::judge::Judge;

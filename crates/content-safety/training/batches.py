@@ -13,14 +13,14 @@ BEGIN, END = 101, 102
 WINDOW = 160
 BATCH_TOKENS = 1536
 # Rows an epoch draws from a source; authored lines come by their weight.
-DRAWN = {"neuralchemy": 800, "s-labs": 1200, "yanismiraoui": 120, "inthewild": 60, "scikit-learn": 40, "pyrit": 100, "advbench": 80,
+DRAWN = {"neuralchemy": 600, "s-labs": 800, "yanismiraoui": 120, "inthewild": 60, "scikit-learn": 40, "pyrit": 100, "advbench": 80,
          "harmbench": 50, "strongreject": 70, "donotanswer": 140}
 # How much a row of a source counts: authored lines are few and right, packaged ones many and coarse.
 TRUST = {"authored": 1.0, "mixture": 0.7, "pyrit": 0.3, "advbench": 0.3, "harmbench": 0.3, "strongreject": 0.4, "donotanswer": 0.3}
 MIXTURES = 600
 DOCUMENTS = 500
 # Parts of an epoch's authored rows that come disguised, lose their end mark, or lose words.
-DISGUISED, BARE, THINNED = 0.08, 0.25, 0.3
+DISGUISED, BARE, THINNED = 0.08, 0.25, 0.5
 THIN = 0.1
 # A miss costs more than a false alarm.
 POSITIVE = 1.5

@@ -23,9 +23,8 @@ MEDIUM = (-1.5, 1.5)
 IMAGE_SCALE = [0.1, 0.2, 0.35, 0.6, 0.8, 0.9, 0.97]
 
 
-def split(rows):
-    """Rows to fit and rows to calibrate with: whole groups, the packaged validation splits, `heldout.tsv`."""
-    held = sources.authored(sources.HELD_OUT)
+def split(rows, held):
+    """Rows to fit and rows to calibrate with: whole groups, the packaged validation splits, and `held`."""
     taken = {re.sub(r"\W+", " ", r.text.lower()) for r in held}
     fitted, kept = [], list(held)
     for row in rows:

@@ -23,9 +23,9 @@ import yaml
 CATEGORIES = ["hate", "self_harm", "sexual", "violence"]
 HERE = Path(__file__).parent
 AUTHORED = HERE / "authored"
-# What the head should answer for a severity of the contract: harmless, low, medium, high.
-LEVELS = {0: 0.0, 2: 0.3, 4: 0.8, 6: 1.0}
-# Files of authored lines that are for judging the heads, never for fitting them.
+# What a score should be for a severity of the contract: harmless, low, medium, high.
+LEVELS = {0: 0.0, 2: 0.15, 4: 0.95, 6: 1.0}
+# Files of authored lines that are never fitted: scales are found with the first, the second is for evaluation.
 HELD_OUT = ["heldout.tsv", "smoke.tsv"]
 # A template with several holes has more fillings than it needs.
 MOST_FILLINGS = 80

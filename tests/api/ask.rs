@@ -7,6 +7,9 @@ use e2e::{KEY, TestStack};
 use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
+/// Attempts of one request.
+const ATTEMPTS: usize = 3;
+
 /// The version that clients send unasked.
 pub(crate) const B: &str = "api-version=2024-05-01-preview";
 /// The first version, whose error bodies are flat.
@@ -85,8 +88,18 @@ impl<'a> Ask<'a> {
         self.header(("content-type", "application/json")).body(body.to_string())
     }
 
-    /// The answer to its first byte.
+    /// The answer to its first byte. A refusal that comes before the body was read ends the connection, which a client that
+    /// still writes may see first: it sends again, as the official ones do.
     pub(crate) async fn begin(self) -> reqwest::Response {
+        for _ in 1..ATTEMPTS {
+            // One whose body is a stream can be sent once.
+            let Some(copy) = self.request.try_clone() else { break };
+            match copy.send().await {
+                Ok(response) => return response,
+                Err(error) if error.is_connect() => panic!("{error}"),
+                Err(_) => {}
+            }
+        }
         self.request.send().await.unwrap()
     }
 

@@ -15,6 +15,7 @@ BEYOND_SCHEMAS = {
     "best_of",  # not below `n`, and not streamed above it
     "documents",  # 10,000 characters together
     "image.content",  # base64 of a file that is an image
+    "prompt",  # token ids, which no safety policy can look at
 }
 # Codes of requests that are valid, but not for this model or policy.
 BEYOND_MODEL = {
@@ -50,8 +51,12 @@ def filter_failure(context, failure, case, response):
     if response.status_code == 413:
         return False
     try:
-        error = json.loads(response.content)["error"]
-    except (ValueError, KeyError, TypeError):
+        body = json.loads(response.content)
+        # The first version's errors are flat.
+        error = body.get("error", body)
+        field = error.get("target") or error.get("param") or ""
+    except (ValueError, AttributeError):
         return True
-    field = error.get("target") or error.get("param")
-    return not (error.get("code") in BEYOND_MODEL or field in BEYOND_SCHEMAS)
+    # `images.0`: base64 of a file that is an image. `blocklistItems.0`: a regular expression that can be used.
+    expected = field in BEYOND_SCHEMAS or field.startswith(("images.", "blocklistItems."))
+    return not (error.get("code") in BEYOND_MODEL or expected)

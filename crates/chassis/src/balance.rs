@@ -134,7 +134,7 @@ impl Balanced {
             old.unwrap_or_else(|| Arc::new(new))
         };
         *known = replicas.into_iter().map(kept).collect();
-        metrics::gauge!("client_replicas", "service" => self.shared.service)
+        metrics::gauge!("client_replicas", "callee" => self.shared.service)
             .set(u32::try_from(known.len()).map_or(f64::MAX, f64::from));
     }
 }
@@ -194,7 +194,7 @@ impl Shared {
             if !again || tried.len() >= ATTEMPTS || !self.budget.withdraw() {
                 return answer;
             }
-            metrics::counter!("client_retries_total", "service" => self.service).increment(1);
+            metrics::counter!("client_retries_total", "callee" => self.service).increment(1);
         }
     }
 }

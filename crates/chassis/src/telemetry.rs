@@ -3,7 +3,7 @@
 //! Logs go to stderr; traces leave by OTLP only where an endpoint is configured; metrics are scraped from the admin port.
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use opentelemetry::propagation::Extractor;
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
@@ -20,6 +20,10 @@ use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 /// Upper bounds in seconds of the latency histograms; 1 ms to 2 minutes.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+/// Upper bounds of histograms that count rows of a batch.
+const ROW_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+/// Ending of their names.
+const ROWS: &str = "_rows";
 
 /// The `telemetry` table of a service.
 #[derive(Debug, Clone, Deserialize)]
@@ -72,6 +76,7 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         .context("a logger is installed already")?;
     let metrics = PrometheusBuilder::new()
         .set_buckets(&LATENCY_BUCKETS)
+        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix(ROWS.to_owned()), &ROW_BUCKETS))
         .and_then(PrometheusBuilder::install_recorder)
         .context("a metrics recorder is installed already")?;
     Ok(Telemetry { metrics, traces })

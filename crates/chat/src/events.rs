@@ -130,12 +130,12 @@ pub(crate) fn stepped_back() {
     tracing::debug!("the cache is full; the youngest sequence starts over");
 }
 
-/// How busy the engine is.
-pub(crate) fn load(active: usize, waiting: usize) {
+/// How busy the engine of `model` is.
+pub(crate) fn load(model: &str, active: usize, waiting: usize) {
     #[expect(clippy::cast_precision_loss, reason = "hundreds at most")]
     for (name, value) in
         [("chat_active_sequences", active as f64), ("chat_waiting_sequences", waiting as f64)]
     {
-        metrics::gauge!(name).set(value);
+        metrics::gauge!(name, "model" => model.to_owned()).set(value);
     }
 }

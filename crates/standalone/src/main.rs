@@ -26,6 +26,8 @@ struct Line {
 enum Command {
     /// Fetch missing models and serve all four services in this process.
     Up,
+    /// Ask the `koine up` of this configuration whether it is ready; fails when it is not.
+    Healthcheck,
     /// The models of the catalog.
     #[command(subcommand)]
     Models(ModelsCommand),
@@ -71,7 +73,10 @@ fn main() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Keys(KeysCommand::New { name }) => return new_key(name),
-        Command::Up | Command::Models(_) | Command::Config(ConfigCommand::Check) => {}
+        Command::Up
+        | Command::Healthcheck
+        | Command::Models(_)
+        | Command::Config(ConfigCommand::Check) => {}
     }
     let settings = match Settings::load(&Sources::from_process(line.config)) {
         Ok(settings) => settings,
@@ -82,6 +87,7 @@ fn main() -> ExitCode {
     };
     match line.command {
         Command::Up => up::up(settings),
+        Command::Healthcheck => outcome(healthcheck(&settings).map(|()| true)),
         Command::Models(command) => outcome(run_models(&settings, command)),
         Command::Keys(_) | Command::Config(ConfigCommand::Check | ConfigCommand::Show) => {
             println!("the configuration is valid");
@@ -102,6 +108,11 @@ fn new_key(name: &str) -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn healthcheck(settings: &Settings) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(chassis::admin::probe(&settings.standalone.service.admin_listen))
 }
 
 fn run_models(settings: &Settings, command: ModelsCommand) -> anyhow::Result<bool> {

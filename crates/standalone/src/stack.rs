@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 /// What answers behind the services: real models, or the fakes of a test.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Stack {
     chat: Tasks,
     embedding: Tasks,
     content_safety: Tasks,
+    /// Why a service behind the edge ended before it was told to.
+    failed: mpsc::Receiver<anyhow::Error>,
 }
 
 impl Stack {
@@ -42,21 +45,22 @@ impl Stack {
     /// When no port can be bound.
     pub async fn start(settings: Settings, models: Models) -> anyhow::Result<Self> {
         let Settings { standalone: _, mut edge, chat, embedding, content_safety } = settings;
+        let (failures, failed) = mpsc::channel(1);
         let stack_chat = Tasks::new();
         let listener = inner(&mut edge.chat).await?;
-        spawn("chat", &stack_chat, {
+        spawn("chat", &stack_chat, &failures, {
             let tasks = stack_chat.clone();
             async move { chat::serve_with(models.chat, &chat, listener, tasks).await }
         });
         let stack_embedding = Tasks::new();
         let listener = inner(&mut edge.embedding).await?;
-        spawn("embedding", &stack_embedding, {
+        spawn("embedding", &stack_embedding, &failures, {
             let tasks = stack_embedding.clone();
             async move { embedding::serve_with(models.embedding, &embedding, listener, tasks).await }
         });
         let stack_safety = Tasks::new();
         let listener = inner(&mut edge.content_safety).await?;
-        spawn("content-safety", &stack_safety, {
+        spawn("content-safety", &stack_safety, &failures, {
             let tasks = stack_safety.clone();
             async move {
                 content_safety::serve_with(models.content_safety, &content_safety, listener, tasks)
@@ -68,15 +72,19 @@ impl Stack {
             chat: stack_chat,
             embedding: stack_embedding,
             content_safety: stack_safety,
+            failed,
         })
     }
 
     /// Serves the REST API on `listener` until `tasks` stop, then stops the services behind it.
     ///
     /// # Errors
-    /// When the edge fails.
-    pub async fn serve(self, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
-        let served = edge::serve(self.edge, listener, tasks).await;
+    /// When the edge fails, or a service behind it: half a server would look like one that works.
+    pub async fn serve(mut self, listener: TcpListener, tasks: Tasks) -> anyhow::Result<()> {
+        let served = tokio::select! {
+            served = edge::serve(self.edge, listener, tasks) => served,
+            Some(error) = self.failed.recv() => Err(error),
+        };
         // Nothing calls them any more, so there is nothing to wait for.
         for inner in [self.chat, self.embedding, self.content_safety] {
             inner.stop(Duration::ZERO).await;
@@ -93,13 +101,16 @@ async fn inner(client: &mut ClientConfig) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
-fn spawn<F>(service: &'static str, tasks: &Tasks, serve: F)
+/// Runs a service; where it fails, `failures` hears why.
+fn spawn<F>(service: &'static str, tasks: &Tasks, failures: &mpsc::Sender<anyhow::Error>, serve: F)
 where
     F: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    let failures = failures.clone();
     tasks.spawn(async move {
         if let Err(error) = serve.await {
-            tracing::error!(service, error = format!("{error:#}"), "service failed");
+            // Full only when another failure is told already, and closed only when nobody serves any more.
+            let _told = failures.try_send(error.context(format!("the {service} service failed")));
         }
     });
 }

@@ -108,7 +108,7 @@ fn completions_samples() -> Vec<Value> {
 
 fn openai_completions_samples() -> Vec<Value> {
     let mut samples = completions_samples();
-    samples.push(json!({"prompt": ["a"], "best_of": 2, "n": 1, "echo": true, "logprobs": 5,
+    samples.push(json!({"prompt": ["a"], "best_of": 1, "n": 1, "echo": true, "logprobs": 5,
         "logit_bias": {"7": -100}, "suffix": "s", "user": "u", "stream": true,
         "stream_options": {"include_usage": null}}));
     samples

@@ -350,7 +350,7 @@ impl<'m> Engine<'m> {
     fn report(&self) {
         self.shared.active.store(self.running.len(), Ordering::Release);
         self.shared.waiting.store(self.waiting.len(), Ordering::Release);
-        events::load(self.running.len(), self.waiting.len());
+        events::load(&self.settings.name, self.running.len(), self.waiting.len());
     }
 
     fn abort(&mut self) {

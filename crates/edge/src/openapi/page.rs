@@ -128,7 +128,7 @@ fn responses(html: &mut Html, document: &Value, operation: &Operation<'_>) {
         html.raw("<tr><td>").element("code", status).raw("</td><td>");
         for (content_type, media) in object(response, "/content") {
             html.raw("<code>").text(content_type).raw("</code>: ");
-            let event = media.pointer("/schema/properties/data/contentSchema");
+            let event = media.pointer("/schema/properties/data/anyOf/0/contentSchema");
             schema::shape(html, event.unwrap_or(&media["schema"]));
             html.raw("<br>");
         }

@@ -84,9 +84,13 @@ fn in_path(name: &str) -> Value {
         "id" => "Identifies one of them.",
         _ => "Its name.",
     };
+    let schema = match name {
+        // Of a blocklist (section 14).
+        "name" => json!({"type": "string", "pattern": "^[0-9A-Za-z._~-]{1,64}$"}),
+        _ => json!({"type": "string", "minLength": 1}),
+    };
     json!({
-        "name": name, "in": "path", "required": true, "description": description,
-        "schema": {"type": "string", "minLength": 1},
+        "name": name, "in": "path", "required": true, "description": description, "schema": schema,
     })
 }
 

@@ -101,11 +101,14 @@ fn describe(
         let schema = json!({
             "type": "object",
             "description": "One event, a line `data: ` and JSON; `data: [DONE]` is the last.",
-            "properties": {"data": {
-                "type": "string",
-                "contentMediaType": JSON,
-                "contentSchema": event(components),
-            }},
+            "properties": {"data": {"anyOf": [
+                {
+                    "type": "string",
+                    "contentMediaType": JSON,
+                    "contentSchema": event(components),
+                },
+                {"const": "[DONE]"},
+            ]}},
             "required": ["data"],
         });
         content.insert(EVENTS.to_owned(), json!({"schema": schema}));

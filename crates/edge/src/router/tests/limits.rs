@@ -107,13 +107,17 @@ async fn whole_and_streamed_answers_cost_the_same_and_failures_nothing() {
 #[tokio::test]
 async fn a_caller_who_leaves_pays_for_what_it_saw() {
     let edge = limited("{tokens_per_day=1000, concurrent=1}").await;
-    let request = post(&inference(PATH), streams("/hang").to_string());
+    // Without a bound it would be taken to need all that is left.
+    let mut short = streams("/hang");
+    short["max_tokens"] = json!(10);
+    let request = post(&inference(PATH), short.to_string());
     let response = edge.router.clone().oneshot(request).await.unwrap();
     let mut body = response.into_body();
     // The role, and then the one word.
     body.frame().await.unwrap().unwrap();
     body.frame().await.unwrap().unwrap();
-    let busy = edge.post(&inference(PATH), &says("hi")).await;
+    short["stream"] = json!(false);
+    let busy = edge.post(&inference(PATH), &short).await;
     assert_eq!((busy.status.as_u16(), number(&busy, "retry-after")), (429, 1));
     assert_eq!(busy.headers["policy-id"], "DeploymentRatelimit-Concurrency");
     drop(body);

@@ -15,7 +15,7 @@ OVERLAP = 40
 # One group of authored lines in so many is for calibration.
 PART = 10
 # Of harmless look-alikes, what a category may block; of harmless prompts, what may count as an attack.
-LOOK_ALIKES_BLOCKED = 0.01
+LOOK_ALIKES_BLOCKED = 0.005
 ATTACK_ALARMS = 0.01
 # Bounds for where medium and attacks begin, as logits.
 MEDIUM = (-1.5, 1.5)

@@ -4,7 +4,7 @@
 //! of a request are one call of the encoder.
 
 use crate::cache::Cache;
-use crate::category::{Attack, Category, Grade, Grades, Scale, TextFinding};
+use crate::category::{Attack, Category, Grade, Grades, Scale, Span, TextFinding};
 use crate::error::SafetyError;
 use crate::judge::Judge;
 use crate::manifest::{Manifest, PromptShield};
@@ -70,18 +70,40 @@ impl Views {
     }
 
     /// Everything of `text` that is judged; at least one view.
-    fn of(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
+    fn of(&self, text: &str) -> Result<Vec<View>, OnnxError> {
         let mut views = self.plain(text)?;
+        let whole = Span { segment: 0, begin: 0, end: characters(text) };
         for hidden in [unmask(text), decode(text)].into_iter().flatten() {
-            views.append(&mut self.plain(&hidden)?);
+            // Where a letter of the plain text was in the masked one is not known.
+            let hidden = self.plain(&hidden)?.into_iter().map(|view| View { span: whole, ..view });
+            views.extend(hidden);
         }
         Ok(views)
     }
 
-    fn plain(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
-        let windows = self.tokenizer.windows(text, VIEW_OVERLAP)?;
-        Ok(windows.into_iter().map(|window| window.ids).collect())
+    fn plain(&self, text: &str) -> Result<Vec<View>, OnnxError> {
+        let (mut bytes, mut begin) = (0, 0);
+        let windows = self.tokenizer.windows(text, VIEW_OVERLAP)?.into_iter();
+        let view = windows.map(|window| {
+            begin += characters(text.get(bytes..window.span.start).unwrap_or_default());
+            bytes = window.span.start;
+            let length = characters(text.get(window.span).unwrap_or_default());
+            View { ids: window.ids, span: Span { segment: 0, begin, end: begin + length } }
+        });
+        Ok(view.collect())
     }
+}
+
+/// A stretch of a text, for the encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct View {
+    ids: Vec<u32>,
+    /// What it shows of the text, in characters.
+    span: Span,
+}
+
+fn characters(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
 }
 
 impl Ensemble {
@@ -123,9 +145,11 @@ impl Ensemble {
         let read = move || texts.iter().map(|text| views.of(text)).collect::<Result<Vec<_>, _>>();
         let views = self.tasks.spawn_blocking(read).await.map_err(stopped)??;
         let counts: Vec<usize> = views.iter().map(Vec::len).collect();
-        let items = views.into_iter().flatten().map(Item::Tokens).collect();
+        let (spans, items): (Vec<_>, Vec<_>) =
+            views.into_iter().flatten().map(|view| (view.span, Item::Tokens(view.ids))).unzip();
         let rows = self.parts.text.encode(items).await?;
-        let mut findings = rows.iter().map(|scores| self.finding(scores));
+        let mut findings =
+            rows.iter().zip(spans).map(|(scores, span)| self.finding(scores, Some(span)));
         let worst = |count| {
             let views = findings.by_ref().take(count);
             views.reduce(|worst, view| worst.worse(&view)).unwrap_or_default()
@@ -133,16 +157,16 @@ impl Ensemble {
         Ok(counts.into_iter().map(worst).collect())
     }
 
-    fn finding(&self, scores: &[f32]) -> TextFinding {
+    fn finding(&self, scores: &[f32], span: Option<Span>) -> TextFinding {
         let grades =
             self.scales.iter().zip(scores).fold(Grades::default(), |grades, (scale, score)| {
                 let (category, scale) = scale;
                 let (severity, score) = (scale.severity(*score), *score);
-                grades.with(*category, Grade { severity, score })
+                grades.with(*category, Grade { severity, score, span })
             });
         let attack = |at: usize, threshold: f32| {
             let score = scores.get(at).copied().unwrap_or_default();
-            Attack { detected: score >= threshold, score }
+            Attack { detected: score >= threshold, score, span }
         };
         let PromptShield { jailbreak, indirect } = self.shield;
         let at = self.scales.len();
@@ -177,7 +201,7 @@ impl Judge for Ensemble {
         let rows = image.encode(items).await?;
         let grade = |row: Vec<f32>| {
             let score = row.get(1).copied().unwrap_or_default();
-            let grade = Grade { severity: self.image_scale.severity(score), score };
+            let grade = Grade { severity: self.image_scale.severity(score), score, span: None };
             Grades::default().with(Category::Sexual, grade)
         };
         Ok(rows.into_iter().map(grade).collect())
@@ -282,12 +306,25 @@ mod tests {
     #[test]
     fn a_short_text_is_one_view_and_a_long_one_several_that_overlap() {
         let views = views();
-        assert_eq!(views.of("so so").unwrap(), [[2, 4, 4, 3]]);
-        assert_eq!(views.of("").unwrap(), [[2, 3]]);
+        let ids = |text| views.of(text).unwrap().into_iter().map(|v| v.ids).collect::<Vec<_>>();
+        assert_eq!(ids("so so"), [[2, 4, 4, 3]]);
+        assert_eq!(ids(""), [[2, 3]]);
         let long = "so ".repeat(300);
-        let lengths: Vec<usize> = views.of(&long).unwrap().iter().map(Vec::len).collect();
+        let lengths: Vec<usize> = ids(&long).iter().map(Vec::len).collect();
         // 158 of 300 words fit the first window, and 40 come again in the next: 158 + 118 + 24 new ones.
         assert_eq!(lengths, [160, 160, 66]);
+    }
+
+    #[tokio::test]
+    async fn a_finding_says_which_characters_it_is_about() {
+        let (ensemble, _) = ensemble(0);
+        let calm = "sö ".repeat(200);
+        let text = format!("{calm}kill");
+        let found = ensemble.texts(vec![text, "k1ll ö".to_owned()]).await.unwrap();
+        let span = |at: usize| found[at].grades.get(Category::Violence).unwrap().span.unwrap();
+        // The second window begins with the 119th word.
+        assert_eq!(span(0), Span { segment: 0, begin: 118 * 3, end: 604 });
+        assert_eq!(span(1), Span { segment: 0, begin: 0, end: 6 });
     }
 
     #[tokio::test]

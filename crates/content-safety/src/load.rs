@@ -4,6 +4,7 @@
 
 use crate::classify::{Ensemble, Parts, Views};
 use crate::config::{Config, Device};
+use crate::copies::Copies;
 use crate::manifest::Manifest;
 use crate::picture::SIDE;
 use anyhow::Context as _;
@@ -78,8 +79,11 @@ impl Loader {
         let pictures =
             BatchOptions { batch_tokens: batch.images, queue_tokens: batch.queue_images };
         let outputs = vec![SCORES.to_owned()];
-        let options = SessionOptions { pad_id: views.pad_id(), outputs, ..self.options() };
-        let text = start(name, Session::load(&runtime, &model, &options)?, texts)?;
+        let threads = self.config.runtime.threads.max(1);
+        let options = SessionOptions { pad_id: views.pad_id(), outputs, threads, ..self.options() };
+        let copy = || start(name, Session::load(&runtime, &model, &options)?, texts);
+        let others = (1..self.config.runtime.copies()).map(|_| copy());
+        let text = Arc::new(Copies::new(copy()?, others.collect::<Result<_, _>>()?));
         let image = match image {
             None => None,
             Some((name, file)) => {

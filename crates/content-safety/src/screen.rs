@@ -12,6 +12,7 @@ use crate::judge::Judge;
 use crate::picture::{Picture, PictureLimits};
 use crate::policy::{Direction, Findings, Mode, Policies, Policy, Threshold, Verdict};
 use crate::protected::{Citation, Protected};
+use arc_swap::ArcSwap;
 use chassis::Tasks;
 use onnx::OnnxError;
 use std::collections::BTreeSet;
@@ -55,7 +56,7 @@ pub(crate) struct ScreenLimits {
 #[derive(Debug)]
 pub(crate) struct Screen {
     pub(crate) judge: Arc<dyn Judge>,
-    pub(crate) policies: Policies,
+    pub(crate) policies: Arc<ArcSwap<Policies>>,
     pub(crate) blocklists: Arc<Blocklists>,
     pub(crate) protected: Arc<Protected>,
     pub(crate) limits: ScreenLimits,
@@ -73,7 +74,9 @@ impl Screen {
         segments: Vec<Segment>,
         images: Vec<Vec<u8>>,
     ) -> Result<Verdict, SafetyError> {
-        let policy = self.policies.get(name)?;
+        // One verdict is of one set of policies, whatever is read meanwhile.
+        let policies = self.policies.load_full();
+        let policy = policies.get(name)?;
         if segments.is_empty() && images.is_empty() {
             return Err(SafetyError::invalid(
                 "segments",
@@ -142,7 +145,8 @@ impl Screen {
             segments.into_iter().map(|segment| (segment.source, segment.text)).unzip();
         let found = self.found(texts).await?;
         let mut findings = Findings::default();
-        for (source, found) in sources.into_iter().zip(found) {
+        for (at, (source, found)) in (0..).zip(sources.into_iter().zip(found)) {
+            let found = found.in_segment(at);
             findings.grades = findings.grades.worse(&found.grades);
             let (worst, attack) = match source {
                 Source::User => (&mut findings.jailbreak, found.jailbreak),

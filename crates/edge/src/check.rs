@@ -299,6 +299,7 @@ fn as_written(value: f32) -> f64 {
 mod tests {
     use super::*;
     use crate::deployments::{Abilities, ChatAbilities, EmbeddingAbilities, ParameterLimit};
+    use crate::guard::Screening;
     use api_types::ErrorCode;
     use api_types::rest::Vocabulary;
     use api_types::rest::embeddings::EncodingFormat;
@@ -309,7 +310,7 @@ mod tests {
             name: word.clone(),
             model: word.clone(),
             publisher: word,
-            policy: String::new(),
+            screening: Screening::default(),
             abilities,
         }
     }

@@ -14,6 +14,7 @@ pub use parameters::{Fit, Parameter, ParameterLimit, ParameterLimits};
 
 use crate::config::{Config, DefaultsConfig};
 use crate::context::Family;
+use crate::guard::Screening;
 use api_types::{ErrorCode, Fault};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,8 +97,8 @@ pub struct Deployment {
     pub model: String,
     /// Who published the weights; never empty.
     pub publisher: String,
-    /// Safety policy; empty screens nothing.
-    pub policy: String,
+    /// How its requests are screened.
+    pub screening: Screening,
     /// What it can do.
     pub abilities: Abilities,
 }
@@ -195,7 +196,7 @@ impl Table {
             name: model.name.clone(),
             model: model.name.clone(),
             publisher: publisher(&model.publisher),
-            policy: config.guard.policy.clone(),
+            screening: Screening::of(&config.guard),
             abilities: model.abilities.clone(),
         });
         let mut table = Self {
@@ -317,7 +318,7 @@ fn configured(
         name: over.name.clone(),
         model: model.name.clone(),
         publisher: publisher(over.publisher.as_ref().unwrap_or(&model.publisher)),
-        policy: over.policy.as_ref().unwrap_or(&config.guard.policy).clone(),
+        screening: Screening::of_deployment(&config.guard, over),
         abilities,
     })
 }

@@ -30,27 +30,28 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
-    let policy = deployment.policy.as_str();
+    let screening = head.screening(&deployment);
     let (stream, choices) = (request.stream, request.sampling.n.unwrap_or(1));
     let mut answer = Answer::new(&head.context, "chatcmpl-", &deployment.model)
         .with_options(request.stream_options);
     answer.legacy_functions = request.legacy_functions;
-    let prompt = Prompt::conversation(&request, policy);
+    let prompt = Prompt::conversation(&request, &screening);
+    let begins = prompt.characters();
     let request = chat::to_rpc(request, &deployment.model, extra_json);
     if stream {
         // No piece is taken before the verdict on the prompt.
-        let pieces = app.screened(policy, prompt, app.generate(request, &head.context));
+        let pieces = app.screened(&screening, prompt, app.generate(request, &head.context));
         let (found, pieces) = pieces.await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        let pieces = app.guard.screen_reply(&screening, choices, begins, head.watch(pieces));
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
     let collect =
         async { Collected::take(head.watch(app.generate(request, &head.context).await?)).await };
-    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    let (found, reply) = app.screened(&screening, prompt, collect).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);
-    let reply = app.guard.screen_whole(policy, reply).await?;
+    let reply = app.guard.screen_whole(&screening, reply).await?;
     Ok(Json(reply.into_chat(answer)).into_response())
 }
 

@@ -33,25 +33,26 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         check::completions(parsed, &deployment, head.context.family)?;
     let estimate = Estimate::completions(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
-    let policy = deployment.policy.as_str();
+    let screening = head.screening(&deployment);
     let (stream, choices) = (request.stream, choices(&request));
     let mut answer =
         Answer::new(&head.context, "cmpl-", &deployment.model).with_options(request.stream_options);
-    let prompt = Prompt::completions(&request, policy);
+    let prompt = Prompt::completions(&request, &screening);
+    let begins = prompt.characters();
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
     if stream {
         let (found, pieces) =
-            app.screened(policy, prompt, app.complete(request, &head.context)).await?;
+            app.screened(&screening, prompt, app.complete(request, &head.context)).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces));
+        let pieces = app.guard.screen_reply(&screening, choices, begins, head.watch(pieces));
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
     let collect =
         async { Collected::take(head.watch(app.complete(request, &head.context).await?)).await };
-    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    let (found, reply) = app.screened(&screening, prompt, collect).await?;
     answer.prompt_found = found;
     head.record.tokens(reply.usage.prompt, reply.usage.completion);
-    let reply = app.guard.screen_whole(policy, reply).await?;
+    let reply = app.guard.screen_whole(&screening, reply).await?;
     Ok(Json(reply.into_completions(answer)).into_response())
 }
 

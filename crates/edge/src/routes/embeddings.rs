@@ -29,12 +29,15 @@ pub async fn handle(
         head.select(&app, parsed.request.options.model.as_deref(), Modality::Embeddings)?;
     let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
     head.admit(&app, &deployment.name, Estimate::embeddings(&request)).await?;
-    let policy = if app.config.guard.embeddings { deployment.policy.as_str() } else { "" };
+    let mut screening = head.screening(&deployment);
+    if !app.config.guard.embeddings {
+        screening.policy.clear();
+    }
     let format = request.options.encoding_format;
-    let prompt = Prompt::embeddings(&request, policy);
+    let prompt = Prompt::embeddings(&request, &screening);
     let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);
     let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
+        app.screened(&screening, prompt, app.embed(request, &head.context)).await?;
     head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(Json(embedding::from_rpc(response, format, family)))
 }

@@ -28,14 +28,14 @@ pub async fn handle(
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::ImageEmbeddings)?;
     let Checked { request, extra_json } = check::image_embeddings(parsed, &deployment, family)?;
-    let policy = deployment.policy.as_str();
+    let screening = head.screening(&deployment);
     let format = request.options.encoding_format;
     let images = embedding::decode_images(&request)?;
     head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
-    let prompt = Prompt::images(&request, &images, policy);
+    let prompt = Prompt::images(&request, &images, &screening);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head.context)).await?;
+        app.screened(&screening, prompt, app.embed(request, &head.context)).await?;
     head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(Json(embedding::from_rpc(response, format, family)))
 }

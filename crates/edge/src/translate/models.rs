@@ -204,11 +204,18 @@ const fn purpose(kind: InputType) -> Option<Purpose> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Screening;
     use serde_json::json;
 
     fn deployment(abilities: Abilities) -> Deployment {
         let (name, model) = ("m".to_owned(), "m".to_owned());
-        Deployment { name, model, publisher: "p".into(), policy: String::new(), abilities }
+        Deployment {
+            name,
+            model,
+            publisher: "p".into(),
+            screening: Screening::default(),
+            abilities,
+        }
     }
 
     #[test]

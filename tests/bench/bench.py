@@ -1,4 +1,4 @@
-"""What one machine does with the default models: warm start, resident memory, and eight chat streams against one.
+"""What one machine does with the default models: warm start, resident memory, eight chat streams against one, content safety.
 
 Starts `koine up` itself on free ports, asks over plain HTTP (nothing between the clock and the server), prints a table.
 Run by `make bench`, after `models pull`.
@@ -17,6 +17,8 @@ import threading
 import time
 from pathlib import Path
 
+import content_safety
+
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key"
 VERSION = "2024-05-01-preview"
@@ -24,15 +26,22 @@ VERSION = "2024-05-01-preview"
 WORDS = "Count from one to two hundred in words."
 
 
-def start():
+def start(cores=None, **options):
+    """A server, on all cores or on those; `options` are variables of its configuration."""
     env = dict(
         os.environ,
+        **options,
         STANDALONE__SERVICE__LISTEN="127.0.0.1:0",
         STANDALONE__SERVICE__ADMIN_LISTEN="",
         EDGE__AUTH__KEYS=json.dumps([KEY]),
     )
     server = subprocess.Popen(
-        [Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/koine", "up"], env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release/koine", "up"],
+        env=env,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
     )
     for line in server.stdout:
         found = re.match(r"Endpoint\s+http://([\d.]+):(\d+)", line)
@@ -42,12 +51,12 @@ def start():
     sys.exit("koine up ended without a banner")
 
 
-def post(address, path, body):
+def post(address, path, body, version=VERSION):
     connection = http.client.HTTPConnection(*address, timeout=300)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     headers = {"api-key": KEY, "content-type": "application/json"}
-    connection.request("POST", f"{path}?api-version={VERSION}", json.dumps(body), headers)
+    connection.request("POST", f"{path}?api-version={version}", json.dumps(body), headers)
     answer = connection.getresponse()
     if answer.status != 200:
         sys.exit(f"{path}: {answer.status} {answer.read().decode()}")
@@ -132,11 +141,11 @@ def main():
             ("first token of a short chat, p50", f"{first * 1000:.0f} ms", ""),
             ("one sentence embedded, p50", f"{median(embeds) * 1000:.1f} ms", ""),
         ]
-        for name, value, bar in rows:
-            print(f"{name:<40} {value:>14}   {bar}")
     finally:
         server.terminate()
         server.wait(60)
+    for name, value, bar in rows + content_safety.rows(start, post):
+        print(f"{name:<48} {value:>14}   {bar}")
 
 
 if __name__ == "__main__":

@@ -361,9 +361,14 @@ fn finding(text: &str) -> TextFinding {
             digit.and_then(|c| c.to_digit(10)).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
         grades = grades.with(
             category,
-            Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 },
+            Grade {
+                severity: Severity::new(severity),
+                score: f32::from(severity) / 8.0,
+                span: None,
+            },
         );
     }
     let detected = text.contains("JAILBREAK");
-    TextFinding { grades, attack: Attack { detected, score: f32::from(u8::from(detected)) } }
+    let attack = Attack { detected, score: f32::from(u8::from(detected)), span: None };
+    TextFinding { grades, jailbreak: attack, indirect_attack: attack }
 }

@@ -63,7 +63,7 @@ mod tests {
     use crate::category::Attack;
 
     fn finding(score: f32) -> TextFinding {
-        TextFinding { attack: Attack { detected: false, score }, ..TextFinding::default() }
+        TextFinding { jailbreak: Attack { score, ..Attack::default() }, ..TextFinding::default() }
     }
 
     #[test]

@@ -19,10 +19,10 @@ pub enum Category {
 }
 
 impl Category {
-    /// All of them, in the order of the text head's scores.
+    /// All of them, in the order of the text model's scores.
     pub const ALL: [Self; 4] = [Self::Hate, Self::SelfHarm, Self::Sexual, Self::Violence];
 
-    /// The name in configuration, metrics and the manifest of the heads.
+    /// The name in configuration, metrics and the manifest.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -79,6 +79,17 @@ impl TryFrom<[f32; 7]> for Scale {
     }
 }
 
+/// Where in a request something was found.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Which text of the request, from 0.
+    pub segment: u32,
+    /// Its first character, from 0.
+    pub begin: u32,
+    /// The character after its last.
+    pub end: u32,
+}
+
 /// What a model says of one category.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Grade {
@@ -86,6 +97,8 @@ pub struct Grade {
     pub severity: Severity,
     /// The score behind it, 0 to 1.
     pub score: f32,
+    /// The stretch of text that got it; none for pictures and for what says nothing.
+    pub span: Option<Span>,
 }
 
 impl Grade {
@@ -104,13 +117,16 @@ pub struct Attack {
     pub detected: bool,
     /// 0 to 1.
     pub score: f32,
+    /// The stretch of text that got it; none where there was no text.
+    pub span: Option<Span>,
 }
 
 impl Attack {
     /// The worse of two.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
-        Self { detected: self.detected || other.detected, score: self.score.max(other.score) }
+        let is_worse = (other.detected, other.score) > (self.detected, self.score);
+        if is_worse { other } else { self }
     }
 }
 
@@ -159,8 +175,10 @@ impl Grades {
 pub struct TextFinding {
     /// Harm.
     pub grades: Grades,
-    /// Attack on the model.
-    pub attack: Attack,
+    /// Attack on the model, if the user says it.
+    pub jailbreak: Attack,
+    /// Attack on the model, if a document or the result of a tool says it.
+    pub indirect_attack: Attack,
 }
 
 impl TextFinding {
@@ -169,13 +187,26 @@ impl TextFinding {
     pub fn harmless() -> Self {
         let safe = |grades: Grades, category| grades.with(category, Grade::default());
         let grades = Category::ALL.into_iter().fold(Grades::default(), safe);
-        Self { grades, attack: Attack::default() }
+        Self { grades, ..Self::default() }
+    }
+
+    /// The same, found in the text with the number `segment`.
+    #[must_use]
+    pub fn in_segment(mut self, segment: u32) -> Self {
+        let grades = self.grades.0.iter_mut().flatten().map(|grade| &mut grade.span);
+        let attacks = [&mut self.jailbreak.span, &mut self.indirect_attack.span];
+        grades.chain(attacks).flatten().for_each(|span| span.segment = segment);
+        self
     }
 
     /// The worse of two, part by part.
     #[must_use]
     pub fn worse(self, other: &Self) -> Self {
-        Self { grades: self.grades.worse(&other.grades), attack: self.attack.worse(other.attack) }
+        Self {
+            grades: self.grades.worse(&other.grades),
+            jailbreak: self.jailbreak.worse(other.jailbreak),
+            indirect_attack: self.indirect_attack.worse(other.indirect_attack),
+        }
     }
 }
 
@@ -184,7 +215,7 @@ mod tests {
     use super::*;
 
     fn grade(severity: u8, score: f32) -> Grade {
-        Grade { severity: Severity::new(severity), score }
+        Grade { severity: Severity::new(severity), score, span: None }
     }
 
     #[test]
@@ -211,5 +242,20 @@ mod tests {
         assert_eq!(both.get(Category::Sexual), Some(grade(0, 0.0)));
         assert_eq!(both.get(Category::Violence), None);
         assert_eq!(two.worse(&one), both);
+    }
+
+    #[test]
+    fn the_worse_of_two_keeps_its_place() {
+        let at = |begin| Some(Span { segment: 0, begin, end: begin + 1 });
+        let found = |severity, score, begin| {
+            let grade = Grade { span: at(begin), ..grade(severity, score) };
+            let attack = Attack { detected: severity > 3, score, span: at(begin) };
+            let grades = Grades::default().with(Category::Hate, grade);
+            TextFinding { grades, jailbreak: attack, indirect_attack: Attack::default() }
+        };
+        let worst = found(2, 0.3, 0).worse(&found(6, 0.9, 7)).in_segment(3);
+        let place = Some(Span { segment: 3, begin: 7, end: 8 });
+        assert_eq!(worst.grades.get(Category::Hate).unwrap().span, place);
+        assert_eq!((worst.jailbreak.span, worst.indirect_attack.span), (place, None));
     }
 }

@@ -1,14 +1,14 @@
-//! The ensemble: a text becomes views, a view becomes a sentence embedding, small heads grade it; the worst view decides.
+//! The ensemble: a text becomes views, an encoder scores a view for everything at once; the worst view decides.
 //!
-//! Where the models are. A text is judged as it stands and unmasked (`normalise`), whole and in passages, because harm in one
-//! sentence of a long text hardly moves the embedding of the whole. All views of a request are one call of the encoder.
+//! Where the models are. A text is judged as it stands, unmasked and decoded (`normalise`), in windows that overlap. All views
+//! of a request are one call of the encoder.
 
 use crate::cache::Cache;
-use crate::category::{Attack, Category, Grade, Grades, Scale, TextFinding};
+use crate::category::{Attack, Category, Grade, Grades, Scale, Span, TextFinding};
 use crate::error::SafetyError;
 use crate::judge::Judge;
-use crate::manifest::Manifest;
-use crate::normalise::unmask;
+use crate::manifest::{Manifest, PromptShield};
+use crate::normalise::{decode, unmask};
 use crate::picture::{Picture, SIDE};
 use async_trait::async_trait;
 use chassis::Tasks;
@@ -16,14 +16,12 @@ use onnx::{Encoder, Item, OnnxError, Tokenizer};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Longest view: what the encoder was trained for (sentence-transformers card of all-MiniLM-L6-v2).
-const WHOLE_TOKENS: usize = 256;
+/// Longest view: what the encoder was fine-tuned on (`LONGEST` in training/batches.py).
+const VIEW_TOKENS: usize = 160;
 /// Tokens that neighbouring views of a long text share, so that no sentence is cut in every view.
-const WHOLE_OVERLAP: usize = 64;
-/// A passage: a few sentences.
-const PASSAGE_TOKENS: usize = 64;
-/// See `WHOLE_OVERLAP`.
-const PASSAGE_OVERLAP: usize = 16;
+const VIEW_OVERLAP: usize = 40;
+/// What the encoder scores, in this order: `Category::ALL`, jailbreak, indirect attack (`OUTPUTS` in training/minilm.py).
+const SCORES: usize = 6;
 /// Blue, green and red that open-nsfw subtracts (its published preprocessing).
 const MEAN: [f32; 3] = [104.0, 117.0, 123.0];
 
@@ -32,12 +30,8 @@ const MEAN: [f32; 3] = [104.0, 117.0, 123.0];
 pub struct Parts {
     /// Cuts texts into views.
     pub views: Views,
-    /// Token ids → sentence embedding.
-    pub encoder: Arc<dyn Encoder>,
-    /// Sentence embedding → scores in the order of `Category::ALL`.
-    pub harm: Arc<dyn Encoder>,
-    /// Sentence embedding → one score.
-    pub attack: Arc<dyn Encoder>,
+    /// Token ids → scores: `Category::ALL`, jailbreak, indirect attack.
+    pub text: Arc<dyn Encoder>,
     /// Picture → scores "safe" and "sexual"; none judges no pictures.
     pub image: Option<Arc<dyn Encoder>>,
 }
@@ -48,17 +42,16 @@ pub struct Ensemble {
     parts: Parts,
     scales: [(Category, Scale); 4],
     image_scale: Scale,
-    attack_threshold: f32,
+    shield: PromptShield,
     version: String,
     cache: Cache,
     tasks: Tasks,
 }
 
-/// Cuts texts into token windows of two lengths.
+/// Cuts texts into token windows.
 #[derive(Debug, Clone)]
 pub struct Views {
-    whole: Tokenizer,
-    passages: Tokenizer,
+    tokenizer: Tokenizer,
 }
 
 impl Views {
@@ -67,39 +60,54 @@ impl Views {
     /// # Errors
     /// When the file is no tokenizer.
     pub fn load(file: &Path) -> Result<Self, OnnxError> {
-        let whole = Tokenizer::load(file, WHOLE_TOKENS)?;
-        Ok(Self { whole, passages: Tokenizer::load(file, PASSAGE_TOKENS)? })
+        Ok(Self { tokenizer: Tokenizer::load(file, VIEW_TOKENS)? })
     }
 
     /// The id that fills up shorter views of a batch.
     #[must_use]
     pub fn pad_id(&self) -> u32 {
-        self.whole.pad_id()
+        self.tokenizer.pad_id()
     }
 
     /// Everything of `text` that is judged; at least one view.
-    fn of(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
+    fn of(&self, text: &str) -> Result<Vec<View>, OnnxError> {
         let mut views = self.plain(text)?;
-        if let Some(unmasked) = unmask(text) {
-            views.append(&mut self.plain(&unmasked)?);
+        let whole = Span { segment: 0, begin: 0, end: characters(text) };
+        for hidden in [unmask(text), decode(text)].into_iter().flatten() {
+            // Where a letter of the plain text was in the masked one is not known.
+            let hidden = self.plain(&hidden)?.into_iter().map(|view| View { span: whole, ..view });
+            views.extend(hidden);
         }
         Ok(views)
     }
 
-    fn plain(&self, text: &str) -> Result<Vec<Vec<u32>>, OnnxError> {
-        let whole = self.whole.windows(text, WHOLE_OVERLAP)?;
-        let mut views: Vec<Vec<u32>> = whole.into_iter().map(|window| window.ids).collect();
-        // A short text is its own only passage.
-        if views.len() > 1 || views.iter().any(|ids| ids.len() > PASSAGE_TOKENS) {
-            let passages = self.passages.windows(text, PASSAGE_OVERLAP)?;
-            views.extend(passages.into_iter().map(|window| window.ids));
-        }
-        Ok(views)
+    fn plain(&self, text: &str) -> Result<Vec<View>, OnnxError> {
+        let (mut bytes, mut begin) = (0, 0);
+        let windows = self.tokenizer.windows(text, VIEW_OVERLAP)?.into_iter();
+        let view = windows.map(|window| {
+            begin += characters(text.get(bytes..window.span.start).unwrap_or_default());
+            bytes = window.span.start;
+            let length = characters(text.get(window.span).unwrap_or_default());
+            View { ids: window.ids, span: Span { segment: 0, begin, end: begin + length } }
+        });
+        Ok(view.collect())
     }
 }
 
+/// A stretch of a text, for the encoder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct View {
+    ids: Vec<u32>,
+    /// What it shows of the text, in characters.
+    span: Span,
+}
+
+fn characters(text: &str) -> u32 {
+    u32::try_from(text.chars().count()).unwrap_or(u32::MAX)
+}
+
 impl Ensemble {
-    /// Puts `parts` together under the thresholds that belong to the heads of this program. `encoder_version` names the
+    /// Puts `parts` together under the thresholds of this program. `encoder_version` names the
     /// encoder's weights; `cached` findings are kept.
     ///
     /// # Errors
@@ -111,11 +119,11 @@ impl Ensemble {
         tasks: Tasks,
     ) -> Result<Self, SafetyError> {
         let manifest = Manifest::embedded().map_err(SafetyError::Model)?;
-        let width = parts.encoder.rows().width;
-        if parts.encoder.rows().per_token || width != manifest.encoder.width {
-            let Manifest { encoder, .. } = &manifest;
-            let wanted = format!("embeddings of `{}` with {} numbers", encoder.name, encoder.width);
-            return Err(SafetyError::Model(format!("the heads take {wanted}, got {width}")));
+        let rows = parts.text.rows();
+        if rows.per_token || rows.width != SCORES {
+            let (name, width) = (&manifest.encoder.name, rows.width);
+            let message = format!("`{name}` gives {SCORES} scores, this model {width} numbers");
+            return Err(SafetyError::Model(message));
         }
         let zero =
             Scale::try_from([f32::INFINITY; 7]).map_err(|e| SafetyError::Model(e.to_owned()))?;
@@ -123,7 +131,7 @@ impl Ensemble {
         Ok(Self {
             scales,
             image_scale: manifest.image_safety.sexual,
-            attack_threshold: manifest.prompt_shield.threshold,
+            shield: manifest.prompt_shield,
             version: format!("{}+{encoder_version}", manifest.version),
             cache: Cache::new(cached),
             parts,
@@ -137,15 +145,11 @@ impl Ensemble {
         let read = move || texts.iter().map(|text| views.of(text)).collect::<Result<Vec<_>, _>>();
         let views = self.tasks.spawn_blocking(read).await.map_err(stopped)??;
         let counts: Vec<usize> = views.iter().map(Vec::len).collect();
-        let items = views.into_iter().flatten().map(Item::Tokens).collect();
-        let rows = self.parts.encoder.encode(items).await?;
-        let items: Vec<Item> = rows.into_iter().map(Item::Tensor).collect();
-        let (harm, attack) = tokio::try_join!(
-            self.parts.harm.encode(items.clone()),
-            self.parts.attack.encode(items)
-        )?;
+        let (spans, items): (Vec<_>, Vec<_>) =
+            views.into_iter().flatten().map(|view| (view.span, Item::Tokens(view.ids))).unzip();
+        let rows = self.parts.text.encode(items).await?;
         let mut findings =
-            harm.iter().zip(&attack).map(|(harm, attack)| self.finding(harm, attack));
+            rows.iter().zip(spans).map(|(scores, span)| self.finding(scores, Some(span)));
         let worst = |count| {
             let views = findings.by_ref().take(count);
             views.reduce(|worst, view| worst.worse(&view)).unwrap_or_default()
@@ -153,16 +157,24 @@ impl Ensemble {
         Ok(counts.into_iter().map(worst).collect())
     }
 
-    fn finding(&self, harm: &[f32], attack: &[f32]) -> TextFinding {
+    fn finding(&self, scores: &[f32], span: Option<Span>) -> TextFinding {
         let grades =
-            self.scales.iter().zip(harm).fold(Grades::default(), |grades, (scale, score)| {
+            self.scales.iter().zip(scores).fold(Grades::default(), |grades, (scale, score)| {
                 let (category, scale) = scale;
                 let (severity, score) = (scale.severity(*score), *score);
-                grades.with(*category, Grade { severity, score })
+                grades.with(*category, Grade { severity, score, span })
             });
-        let score = attack.first().copied().unwrap_or_default();
-        let detected = score >= self.attack_threshold;
-        TextFinding { grades, attack: Attack { detected, score } }
+        let attack = |at: usize, threshold: f32| {
+            let score = scores.get(at).copied().unwrap_or_default();
+            Attack { detected: score >= threshold, score, span }
+        };
+        let PromptShield { jailbreak, indirect } = self.shield;
+        let at = self.scales.len();
+        TextFinding {
+            grades,
+            jailbreak: attack(at, jailbreak),
+            indirect_attack: attack(at + 1, indirect),
+        }
     }
 }
 
@@ -189,7 +201,7 @@ impl Judge for Ensemble {
         let rows = image.encode(items).await?;
         let grade = |row: Vec<f32>| {
             let score = row.get(1).copied().unwrap_or_default();
-            let grade = Grade { severity: self.image_scale.severity(score), score };
+            let grade = Grade { severity: self.image_scale.severity(score), score, span: None };
             Grades::default().with(Category::Sexual, grade)
         };
         Ok(rows.into_iter().map(grade).collect())
@@ -223,10 +235,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const KILL: u32 = 5;
-    const WIDTH: usize = 384;
 
-    /// Stands for every model: an embedding begins with whether "kill" is among the tokens and how long the view is; the
-    /// heads answer 0.99 for a short view with it, 0.01 else.
+    /// Stands for every model: answers 0.99 for violence, an indirect attack or a sexual picture where it finds the word
+    /// "kill", or a number above a half; 0.01 else.
     #[derive(Debug, Default)]
     struct Fake {
         calls: AtomicUsize,
@@ -246,11 +257,12 @@ mod tests {
             let row = |item| {
                 let mut row = vec![0.01; self.width];
                 let found = match item {
-                    Item::Tokens(ids) => ids.contains(&KILL) && ids.len() <= PASSAGE_TOKENS,
+                    Item::Tokens(ids) => ids.contains(&KILL),
                     Item::Tensor(numbers) => numbers[0] > 0.5,
                 };
-                // The last of the four categories is violence; an attack has one score.
-                row[if self.width == 4 { 3 } else { 0 }] = if found { 0.99 } else { 0.01 };
+                // The last of the four categories is violence, the last score of all an indirect attack.
+                let places: &[usize] = if self.width == SCORES { &[3, 5] } else { &[1] };
+                places.iter().for_each(|&place| row[place] = if found { 0.99 } else { 0.01 });
                 row
             };
             Ok(items.into_iter().map(row).collect())
@@ -278,14 +290,9 @@ mod tests {
 
     fn ensemble(cached: usize) -> (Ensemble, Arc<Fake>) {
         let fake = |width| Arc::new(Fake { width, ..Fake::default() });
-        let encoder = fake(WIDTH);
-        let parts = Parts {
-            views: views(),
-            encoder: Arc::clone(&encoder) as Arc<dyn Encoder>,
-            harm: fake(4),
-            attack: fake(1),
-            image: Some(fake(2)),
-        };
+        let encoder = fake(SCORES);
+        let text = Arc::clone(&encoder) as Arc<dyn Encoder>;
+        let parts = Parts { views: views(), text, image: Some(fake(2)) };
         (Ensemble::build(parts, "weights", cached, Tasks::new()).unwrap(), encoder)
     }
 
@@ -297,14 +304,27 @@ mod tests {
     }
 
     #[test]
-    fn a_short_text_is_one_view_and_a_long_one_is_covered_twice() {
+    fn a_short_text_is_one_view_and_a_long_one_several_that_overlap() {
         let views = views();
-        assert_eq!(views.of("so so").unwrap(), [[2, 4, 4, 3]]);
-        assert_eq!(views.of("").unwrap(), [[2, 3]]);
+        let ids = |text| views.of(text).unwrap().into_iter().map(|v| v.ids).collect::<Vec<_>>();
+        assert_eq!(ids("so so"), [[2, 4, 4, 3]]);
+        assert_eq!(ids(""), [[2, 3]]);
         let long = "so ".repeat(300);
-        let lengths: Vec<usize> = views.of(&long).unwrap().iter().map(Vec::len).collect();
-        // 254 of 300 words fit the first window, and 64 come again in the second; passages hold 62 and share 16.
-        assert_eq!(lengths, [256, 112, 64, 64, 64, 64, 64, 64, 26]);
+        let lengths: Vec<usize> = ids(&long).iter().map(Vec::len).collect();
+        // 158 of 300 words fit the first window, and 40 come again in the next: 158 + 118 + 24 new ones.
+        assert_eq!(lengths, [160, 160, 66]);
+    }
+
+    #[tokio::test]
+    async fn a_finding_says_which_characters_it_is_about() {
+        let (ensemble, _) = ensemble(0);
+        let calm = "sö ".repeat(200);
+        let text = format!("{calm}kill");
+        let found = ensemble.texts(vec![text, "k1ll ö".to_owned()]).await.unwrap();
+        let span = |at: usize| found[at].grades.get(Category::Violence).unwrap().span.unwrap();
+        // The second window begins with the 119th word.
+        assert_eq!(span(0), Span { segment: 0, begin: 118 * 3, end: 604 });
+        assert_eq!(span(1), Span { segment: 0, begin: 0, end: 6 });
     }
 
     #[tokio::test]
@@ -346,12 +366,18 @@ mod tests {
         assert!(matches!(ensemble.pictures(vec![picture]).await, Err(SafetyError::NoImages)));
     }
 
+    #[tokio::test]
+    async fn attacks_of_users_and_of_documents_have_scores_of_their_own() {
+        let (ensemble, _) = ensemble(0);
+        let found = ensemble.texts(vec!["kill".to_owned()]).await.unwrap();
+        assert!(!found[0].jailbreak.detected && found[0].indirect_attack.detected);
+    }
+
     #[test]
-    fn an_encoder_of_another_width_is_refused() {
-        let fake = || Arc::new(Fake { width: 7, ..Fake::default() });
-        let parts =
-            Parts { views: views(), encoder: fake(), harm: fake(), attack: fake(), image: None };
+    fn an_encoder_with_other_scores_is_refused() {
+        let text = Arc::new(Fake { width: 7, ..Fake::default() });
+        let parts = Parts { views: views(), text, image: None };
         let error = Ensemble::build(parts, "w", 0, Tasks::new()).unwrap_err().to_string();
-        assert!(error.contains("384") && error.contains("all-minilm-l6-v2"), "{error}");
+        assert!(error.contains("6 scores") && error.contains("koine-safety-minilm"), "{error}");
     }
 }

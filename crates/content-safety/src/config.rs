@@ -28,6 +28,10 @@ pub struct Config {
     pub protected: ProtectedConfig,
     /// What is tolerated, by name.
     pub policies: BTreeMap<String, Policy>,
+    /// A file with more policies, which is watched; empty for none.
+    pub policy_file: String,
+    /// How often it is looked at.
+    pub policy_reload_ms: u64,
     /// The part that every service has.
     pub service: ServiceConfig,
     /// Who may enter.
@@ -120,10 +124,22 @@ pub struct Sides {
 pub struct RuntimeConfig {
     /// Path of the library; empty for the catalog's.
     pub library: String,
-    /// Threads per model; 0 is half of the cores.
+    /// Copies of the text model; 0 is one per core that their threads leave.
+    pub copies: usize,
+    /// Threads of each; 0 is one, and half of the cores for images.
     pub threads: usize,
     /// Where models run.
     pub device: Device,
+}
+
+impl RuntimeConfig {
+    /// Copies of the text model, at least one.
+    #[must_use]
+    pub fn copies(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let fitting = cores / self.threads.max(1);
+        if self.copies == 0 { fitting.max(1) } else { self.copies }
+    }
 }
 
 /// Where models run.
@@ -190,6 +206,7 @@ impl Configured for Config {
             ("batch.queue_tokens", self.batch.queue_tokens),
             ("batch.images", self.batch.images),
             ("batch.queue_images", self.batch.queue_images),
+            ("policy_reload_ms", usize::try_from(self.policy_reload_ms).unwrap_or(1)),
             ("blocklists.refresh_ms", usize::try_from(self.blocklists.refresh_ms).unwrap_or(1)),
             ("protected.text_words", self.protected.text_words),
             ("protected.code_tokens", self.protected.code_tokens),
@@ -221,13 +238,25 @@ impl Config {
         if !self.policies.contains_key(DEFAULT) {
             problems.add("policies", format!("there must be one named `{DEFAULT}`"));
         }
-        for (name, policy) in &self.policies {
+        for (option, message) in self.wrong_policies(&self.policies) {
+            problems.add(&option, message);
+        }
+    }
+
+    /// What is wrong with `policies` under the rest of this configuration: option and message.
+    pub(crate) fn wrong_policies(
+        &self,
+        policies: &BTreeMap<String, Policy>,
+    ) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        for (name, policy) in policies {
             for used in policy.blocklists.iter().filter(|used| used.mode != Mode::Off) {
                 if let Some(message) = self.wrong_list(used) {
-                    problems.add(&format!("policies.{name}.blocklists"), message);
+                    wrong.push((format!("policies.{name}.blocklists"), message));
                 }
             }
         }
+        wrong
     }
 
     /// Whether a list is there is known for those of the configuration alone, so a policy says which kind it means.

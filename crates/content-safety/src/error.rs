@@ -49,7 +49,7 @@ pub enum SafetyError {
     /// Changes of blocklists take longer than callers wait.
     #[error("the blocklists are being changed; try again later")]
     Changing,
-    /// Files of blocklists or of protected texts, which are the operator's to mend.
+    /// Files of blocklists, policies or protected texts, which are the operator's to mend.
     #[error("{0}")]
     Storage(String),
     /// There is nothing to compare with.

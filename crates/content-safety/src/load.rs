@@ -4,7 +4,8 @@
 
 use crate::classify::{Ensemble, Parts, Views};
 use crate::config::{Config, Device};
-use crate::manifest::{Manifest, PROMPT_SHIELD, TEXT_SAFETY};
+use crate::copies::Copies;
+use crate::manifest::Manifest;
 use crate::picture::SIDE;
 use anyhow::Context as _;
 use chassis::Tasks;
@@ -18,8 +19,8 @@ const RUNTIME: (&str, &str) = ("onnxruntime", "library");
 /// Roles of a text model's files.
 const MODEL: &str = "model";
 const TOKENIZER: &str = "tokenizer";
-/// The heads are a few thousand multiplications: a second thread costs more than it saves.
-const HEAD_THREADS: usize = 1;
+/// The output of the text model that judges; see `bert` in the catalog's list of tools.
+const SCORES: &str = "scores";
 
 /// Catalog names of everything `load` fetches.
 ///
@@ -77,14 +78,12 @@ impl Loader {
         let texts = BatchOptions { batch_tokens: batch.tokens, queue_tokens: batch.queue_tokens };
         let pictures =
             BatchOptions { batch_tokens: batch.images, queue_tokens: batch.queue_images };
-        let options = SessionOptions { pad_id: views.pad_id(), ..self.options() };
-        let encoder = start(name, Session::load(&runtime, &model, &options)?, texts)?;
-        let head = |name: &str, bytes| {
-            let options = SessionOptions { threads: HEAD_THREADS, ..SessionOptions::default() };
-            start(name, Session::from_bytes(&runtime, name, bytes, &options)?, texts)
-        };
-        let (harm, attack) =
-            (head("text-safety", TEXT_SAFETY)?, head("prompt-shield", PROMPT_SHIELD)?);
+        let outputs = vec![SCORES.to_owned()];
+        let threads = self.config.runtime.threads.max(1);
+        let options = SessionOptions { pad_id: views.pad_id(), outputs, threads, ..self.options() };
+        let copy = || start(name, Session::load(&runtime, &model, &options)?, texts);
+        let others = (1..self.config.runtime.copies()).map(|_| copy());
+        let text = Arc::new(Copies::new(copy()?, others.collect::<Result<_, _>>()?));
         let image = match image {
             None => None,
             Some((name, file)) => {
@@ -93,7 +92,7 @@ impl Loader {
                 Some(start(&name, Session::load(&runtime, &file, &options)?, pictures)?)
             }
         };
-        Ok(Parts { views, encoder, harm, attack, image })
+        Ok(Parts { views, text, image })
     }
 
     fn options(&self) -> SessionOptions {

@@ -1,24 +1,20 @@
-//! What `training/train.py` wrote down about the heads: which files, which encoder, where severities begin.
+//! What `training/` wrote down about the encoder that judges: which model, and where severities and attacks begin.
 //!
-//! Separate because it is a file format with a writer elsewhere. The heads and their thresholds belong together, so both are
-//! part of the program and carry one version.
+//! Separate because it is a file format with a writer elsewhere. Thresholds belong to weights: they carry one version, and the
+//! catalog pins the weights by their checksum.
 
 use crate::category::{Category, Scale};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
-/// Scores of four categories from a sentence embedding.
-pub(crate) const TEXT_SAFETY: &[u8] = include_bytes!("../models/text-safety.onnx");
-/// Score of an attack from a sentence embedding.
-pub(crate) const PROMPT_SHIELD: &[u8] = include_bytes!("../models/prompt-shield.onnx");
 const MANIFEST: &str = include_str!("../models/manifest.json");
 
 /// The parts of the manifest that judging needs; the rest is for people.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Manifest {
-    /// Of heads and thresholds together.
+    /// Of weights and thresholds together.
     pub(crate) version: String,
-    /// What the heads were trained on.
+    /// What the thresholds are for.
     pub(crate) encoder: EncoderInfo,
     pub(crate) text_safety: TextSafety,
     pub(crate) prompt_shield: PromptShield,
@@ -27,10 +23,8 @@ pub(crate) struct Manifest {
 
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct EncoderInfo {
-    /// Catalog name of the model whose embeddings the heads understand.
+    /// Catalog name of the model that judges texts.
     pub(crate) name: String,
-    /// Numbers in an embedding.
-    pub(crate) width: usize,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -39,10 +33,13 @@ pub(crate) struct TextSafety {
     pub(crate) scales: BTreeMap<String, Scale>,
 }
 
+/// From which score on a text is an attack.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct PromptShield {
-    /// From which score on a short text is an attack.
-    pub(crate) threshold: f32,
+    /// In the user's own words.
+    pub(crate) jailbreak: f32,
+    /// In a document or the result of a tool.
+    pub(crate) indirect: f32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -75,11 +72,10 @@ mod tests {
     #[test]
     fn the_embedded_manifest_is_complete() {
         let manifest = Manifest::embedded().unwrap();
-        assert_eq!(
-            (manifest.encoder.name.as_str(), manifest.encoder.width),
-            ("all-minilm-l6-v2", 384)
-        );
-        assert!(manifest.prompt_shield.threshold > 0.0 && manifest.prompt_shield.threshold < 1.0);
+        assert_eq!(manifest.encoder.name, "koine-safety-minilm");
+        for threshold in [manifest.prompt_shield.jailbreak, manifest.prompt_shield.indirect] {
+            assert!(threshold > 0.0 && threshold < 1.0);
+        }
         for category in Category::ALL {
             let scale = manifest.scale(category).unwrap();
             assert_eq!(scale.severity(0.0), Severity::SAFE);

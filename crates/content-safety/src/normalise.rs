@@ -1,9 +1,12 @@
 //! Undoes the simple ways of writing a word so that a filter misses it: look-alike letters, invisible characters, spaced
-//! letters, digits for letters.
+//! letters, digits for letters, base64 and percent encoding.
 //!
 //! Separate and pure so that each trick has a test. The result is judged *beside* the text, never instead of it, so that a
 //! fold which garbles an honest text costs time but hides nothing.
 
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use unicode_normalization::UnicodeNormalization as _;
 use unicode_normalization::char::is_combining_mark;
 
@@ -18,6 +21,72 @@ pub(crate) fn unmask(text: &str) -> Option<String> {
     let plain: String = text.nfkc().filter(|c| !is_invisible(*c)).map(latin).collect();
     let plain = leet(&join_letters(&plain));
     (canonical(&plain) != canonical(text)).then_some(plain)
+}
+
+/// Fewer characters of base64 are a word or a number.
+const LEAST_BASE64: usize = 16;
+/// Fewer percent signs are percentages, or the blanks of an address.
+const LEAST_PERCENTS: usize = 3;
+/// Base64 as people write it: with padding or without, and with ends that are cut.
+const LENIENT: GeneralPurposeConfig = GeneralPurposeConfig::new()
+    .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+    .with_decode_allow_trailing_bits(true);
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIENT);
+const BASE64_URL: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
+
+/// `text` with base64 and percent encoding read where that gives text, or none where it has none. Never longer than `text`.
+#[must_use]
+pub(crate) fn decode(text: &str) -> Option<String> {
+    let is_code = |c: char| c.is_ascii_alphanumeric() || "+/=-_".contains(c);
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(begin) = rest.find(is_code) {
+        let (before, from) = rest.split_at(begin);
+        let (span, after) = from.split_at(from.find(|c| !is_code(c)).unwrap_or(from.len()));
+        out.push_str(before);
+        out.push_str(base64_text(span).as_deref().unwrap_or(span));
+        rest = after;
+    }
+    out.push_str(rest);
+    let plain = percent_text(&out).unwrap_or(out);
+    (plain != text).then_some(plain)
+}
+
+fn base64_text(span: &str) -> Option<String> {
+    if span.len() < LEAST_BASE64 {
+        return None;
+    }
+    let bytes = BASE64.decode(span).or_else(|_| BASE64_URL.decode(span)).ok()?;
+    readable(bytes)
+}
+
+fn percent_text(text: &str) -> Option<String> {
+    if text.matches('%').count() < LEAST_PERCENTS {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let digit = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
+        let code = (*first == b'%').then(|| Some(digit(0)? * 16 + digit(1)?)).flatten();
+        match code.and_then(|code| u8::try_from(code).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = tail.get(2..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    readable(bytes).filter(|plain| plain != text)
+}
+
+/// The text that `bytes` are, if they are one: random bytes have control characters or are no UTF-8.
+fn readable(bytes: Vec<u8>) -> Option<String> {
+    let text = String::from_utf8(bytes).ok()?;
+    let strange = text.chars().any(|c| c.is_control() && !c.is_whitespace());
+    (!strange).then_some(text)
 }
 
 /// `text` for comparing with a list: compatibility forms, look-alikes and case folded.
@@ -222,6 +291,28 @@ mod tests {
         assert_eq!(unmask("k\u{456}ll").as_deref(), Some("kill"));
         assert_eq!(unmask("ｋｉｌｌ").as_deref(), Some("kill"));
         assert_eq!(fold("b\u{200b}o\u{2060}mb"), "bomb");
+    }
+
+    #[test]
+    fn encoded_text_is_read() {
+        let hidden = "aG93IHRvIGtpbGwgaGlt";
+        assert_eq!(decode(&format!("say: {hidden}.")).as_deref(), Some("say: how to kill him."));
+        assert_eq!(decode("kill%20him%20n%6Fw 5%").as_deref(), Some("kill him now 5%"));
+        assert_eq!(decode("Pz8_fn5-Pz8_fn5-Pz8_").as_deref(), Some("???~~~???~~~???"));
+    }
+
+    #[test]
+    fn what_only_looks_encoded_stays() {
+        let texts = [
+            "5% of 10% is 0.5% and 100% is all",
+            "d2a84f4b8b650937ec8f73cd8be2c74add5a911ba64df27458ed8229da804a26",
+            "https://example.org/a%20b",
+            "internationalization and deinstitutionalization",
+            "",
+        ];
+        for text in texts {
+            assert_eq!(decode(text), None, "{text}");
+        }
     }
 
     #[test]

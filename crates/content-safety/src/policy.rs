@@ -3,6 +3,8 @@
 //! Separate and pure: models say how bad something is, a policy says whether that is too bad here. Invariant: a harmless
 //! grade is never filtered, and an annotate-only policy filters nothing.
 
+pub(crate) mod file;
+
 use crate::blocklist::Hit;
 use crate::category::{Attack, Category, Grade, Grades, Severity};
 use crate::error::SafetyError;
@@ -117,6 +119,9 @@ pub struct Policy {
     /// Report everything, filter nothing.
     #[serde(default)]
     pub annotate_only: bool,
+    /// Judge as if it were in force and record that, but filter nothing.
+    #[serde(default)]
+    pub shadow: bool,
     /// For what goes into a model.
     pub prompt: Thresholds,
     /// For what comes out of a model.
@@ -157,6 +162,8 @@ pub struct Judged<T> {
 pub struct Verdict {
     /// Whether anything is filtered.
     pub blocked: bool,
+    /// Whether the policy would only like to: see `Policy::shadow`.
+    pub shadow: bool,
     /// The categories that the policy and a model judge.
     pub categories: Vec<(Category, Judged<Grade>)>,
     /// None when the policy does not look for it, and for completions.
@@ -165,6 +172,20 @@ pub struct Verdict {
     pub indirect_attack: Option<Judged<Attack>>,
     /// Matches of the policy's blocklists; none when it looks into none.
     pub blocklists: Option<Vec<Judged<Hit>>>,
+}
+
+impl Verdict {
+    /// The same findings, nothing of which is filtered.
+    #[must_use]
+    pub fn let_through(mut self) -> Self {
+        self.blocked = false;
+        self.categories.iter_mut().for_each(|(_, judged)| judged.filtered = false);
+        for judged in [&mut self.jailbreak, &mut self.indirect_attack].into_iter().flatten() {
+            judged.filtered = false;
+        }
+        self.blocklists.iter_mut().flatten().for_each(|judged| judged.filtered = false);
+        self
+    }
 }
 
 impl Policy {
@@ -202,7 +223,7 @@ impl Policy {
             || jailbreak.as_ref().is_some_and(|judged| judged.filtered)
             || indirect_attack.as_ref().is_some_and(|judged| judged.filtered)
             || blocklists.iter().flatten().any(|judged| judged.filtered);
-        Verdict { blocked, categories, jailbreak, indirect_attack, blocklists }
+        Verdict { blocked, shadow: self.shadow, categories, jailbreak, indirect_attack, blocklists }
     }
 
     /// Where an attack is looked for it is always reported: nothing that could attack is "not detected".
@@ -271,6 +292,7 @@ mod tests {
         };
         Policy {
             annotate_only: false,
+            shadow: false,
             prompt: all,
             completion: all,
             jailbreak: Mode::Block,
@@ -280,7 +302,7 @@ mod tests {
     }
 
     fn violence(severity: u8) -> Findings {
-        let grade = Grade { severity: Severity::new(severity), score: 0.5 };
+        let grade = Grade { severity: Severity::new(severity), score: 0.5, span: None };
         let grades = Grades::default().with(Category::Violence, grade);
         Findings { grades, ..Findings::default() }
     }
@@ -309,7 +331,7 @@ mod tests {
 
     #[test]
     fn attacks_are_judged_in_prompts_only_and_by_their_mode() {
-        let attack = Some(Attack { detected: true, score: 0.9 });
+        let attack = Some(Attack { detected: true, score: 0.9, span: None });
         let found = Findings { jailbreak: attack, indirect_attack: attack, ..Findings::default() };
         let policy = policy(Threshold::Medium);
         let prompt = policy.judge(Direction::Prompt, found.clone());
@@ -328,7 +350,7 @@ mod tests {
     #[test]
     fn an_annotate_only_policy_reports_and_never_blocks() {
         let mut found = violence(7);
-        found.jailbreak = Some(Attack { detected: true, score: 1.0 });
+        found.jailbreak = Some(Attack { detected: true, score: 1.0, span: None });
         found.hits.insert(Hit { list: "words".into(), id: "1".into(), text: "x".into() });
         let policy = Policy { annotate_only: true, ..policy(Threshold::Low) };
         let verdict = policy.judge(Direction::Prompt, found);
@@ -336,6 +358,20 @@ mod tests {
         assert!(verdict.jailbreak.unwrap().found.detected);
         assert_eq!(verdict.blocklists.unwrap().len(), 1);
         assert_eq!(verdict.categories[0].1.found.severity, Severity::new(7));
+    }
+
+    #[test]
+    fn a_policy_in_the_shadow_says_what_it_would_do_and_lets_everything_through() {
+        let mut found = violence(7);
+        found.jailbreak = Some(Attack { detected: true, score: 1.0, span: None });
+        found.hits.insert(Hit { list: "words".into(), id: "1".into(), text: "x".into() });
+        let policy = Policy { shadow: true, ..policy(Threshold::Low) };
+        let verdict = policy.judge(Direction::Prompt, found);
+        assert!(verdict.blocked && verdict.shadow);
+        let through = verdict.let_through();
+        assert!(!through.blocked && !through.jailbreak.unwrap().filtered);
+        assert!(!through.categories[0].1.filtered && !through.blocklists.unwrap()[0].filtered);
+        assert_eq!(through.categories[0].1.found.severity, Severity::new(7));
     }
 
     #[test]

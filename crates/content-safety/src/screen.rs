@@ -6,12 +6,13 @@
 use crate::blocklist::lists::find;
 use crate::blocklist::store::Blocklists;
 use crate::blocklist::{Blocklist, Hit};
-use crate::category::{Attack, Category, Grades, TextFinding};
+use crate::category::{Category, Grades, TextFinding};
 use crate::error::SafetyError;
 use crate::judge::Judge;
 use crate::picture::{Picture, PictureLimits};
 use crate::policy::{Direction, Findings, Mode, Policies, Policy, Threshold, Verdict};
 use crate::protected::{Citation, Protected};
+use arc_swap::ArcSwap;
 use chassis::Tasks;
 use onnx::OnnxError;
 use std::collections::BTreeSet;
@@ -55,7 +56,7 @@ pub(crate) struct ScreenLimits {
 #[derive(Debug)]
 pub(crate) struct Screen {
     pub(crate) judge: Arc<dyn Judge>,
-    pub(crate) policies: Policies,
+    pub(crate) policies: Arc<ArcSwap<Policies>>,
     pub(crate) blocklists: Arc<Blocklists>,
     pub(crate) protected: Arc<Protected>,
     pub(crate) limits: ScreenLimits,
@@ -73,7 +74,9 @@ impl Screen {
         segments: Vec<Segment>,
         images: Vec<Vec<u8>>,
     ) -> Result<Verdict, SafetyError> {
-        let policy = self.policies.get(name)?;
+        // One verdict is of one set of policies, whatever is read meanwhile.
+        let policies = self.policies.load_full();
+        let policy = policies.get(name)?;
         if segments.is_empty() && images.is_empty() {
             return Err(SafetyError::invalid(
                 "segments",
@@ -111,15 +114,14 @@ impl Screen {
         Ok(self.judge.pictures(vec![picture]).await?.into_iter().next().unwrap_or_default())
     }
 
-    /// Whether each of `texts` attacks the model that reads it; `target` names the field in errors.
+    /// What each of `texts` may do to the model that reads it; `target` names the field in errors.
     pub(crate) async fn shield(
         &self,
         target: &str,
         texts: Vec<String>,
-    ) -> Result<Vec<Attack>, SafetyError> {
+    ) -> Result<Vec<TextFinding>, SafetyError> {
         self.check_length(target, texts.iter().map(String::as_str))?;
-        let found = self.found(texts).await?;
-        Ok(found.into_iter().map(|finding| finding.attack).collect())
+        self.found(texts).await
     }
 
     /// Findings of `texts`, in their order. A blank text is harmless, since the embedding of nothing means nothing.
@@ -143,11 +145,12 @@ impl Screen {
             segments.into_iter().map(|segment| (segment.source, segment.text)).unzip();
         let found = self.found(texts).await?;
         let mut findings = Findings::default();
-        for (source, TextFinding { grades, attack }) in sources.into_iter().zip(found) {
-            findings.grades = findings.grades.worse(&grades);
-            let worst = match source {
-                Source::User => &mut findings.jailbreak,
-                Source::Document => &mut findings.indirect_attack,
+        for (at, (source, found)) in (0..).zip(sources.into_iter().zip(found)) {
+            let found = found.in_segment(at);
+            findings.grades = findings.grades.worse(&found.grades);
+            let (worst, attack) = match source {
+                Source::User => (&mut findings.jailbreak, found.jailbreak),
+                Source::Document => (&mut findings.indirect_attack, found.indirect_attack),
                 Source::System | Source::Assistant => continue,
             };
             *worst = Some(worst.unwrap_or_default().worse(attack));

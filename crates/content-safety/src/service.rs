@@ -5,7 +5,7 @@
 mod blocklists;
 
 use crate::blocklist::Hit;
-use crate::category::{Attack, Category, Grade, Grades};
+use crate::category::{Attack, Category, Grade, Grades, Span};
 use crate::error::SafetyError;
 use crate::events::{self, Asked, Call};
 use crate::policy::{DEFAULT, Direction, Judged, Verdict};
@@ -81,7 +81,7 @@ impl ContentSafetyService for Door {
         &self,
         _request: Request<wire::ListPoliciesRequest>,
     ) -> Result<Response<wire::ListPoliciesResponse>, Status> {
-        let policies = self.screen.policies.names();
+        let policies = self.screen.policies.load().names();
         Ok(Response::new(wire::ListPoliciesResponse { policies }))
     }
 
@@ -161,14 +161,18 @@ impl Door {
         &self,
         request: wire::ScreenRequest,
     ) -> Result<wire::ScreenResponse, SafetyError> {
-        let wire::ScreenRequest { policy, direction, segments, images } = request;
+        let wire::ScreenRequest { policy, direction, segments, images, shadow } = request;
         let direction = read_direction(direction)?;
         let segments = segments.into_iter().enumerate().map(read_segment);
         let segments = segments.collect::<Result<Vec<_>, _>>()?;
-        let verdict = self.screen.screen(&policy, direction, segments, images).await?;
+        let mut verdict = self.screen.screen(&policy, direction, segments, images).await?;
+        verdict.shadow |= shadow;
         let policy = if policy.is_empty() { DEFAULT } else { policy.as_str() };
-        events::judged(policy, direction, &verdict);
-        Ok(response(verdict, self.screen.judge.version()))
+        let version = self.screen.judge.version();
+        events::judged(policy, direction, &verdict, version);
+        let would_block = verdict.shadow && verdict.blocked;
+        let verdict = if verdict.shadow { verdict.let_through() } else { verdict };
+        Ok(wire::ScreenResponse { would_block, ..response(verdict, version) })
     }
 
     async fn analyzed(
@@ -212,8 +216,8 @@ impl Door {
             self.screen.shield("documents", documents),
         )?;
         Ok(wire::ShieldPromptResponse {
-            user_prompt: user_prompt.into_iter().next().map(attack_score),
-            documents: documents.into_iter().map(attack_score).collect(),
+            user_prompt: user_prompt.first().map(|found| attack_score(found.jailbreak)),
+            documents: documents.iter().map(|found| attack_score(found.indirect_attack)).collect(),
         })
     }
 }
@@ -276,17 +280,20 @@ fn read_categories(categories: &[i32]) -> Result<Vec<Category>, SafetyError> {
 }
 
 fn response(verdict: Verdict, version: &str) -> wire::ScreenResponse {
-    let Verdict { blocked, categories, jailbreak, indirect_attack, blocklists } = verdict;
+    let Verdict { blocked, shadow: _, categories, jailbreak, indirect_attack, blocklists } =
+        verdict;
     let category = |(category, judged): (Category, Judged<Grade>)| wire::CategoryResult {
         category: to_wire(category).into(),
         severity: judged.found.severity.value().into(),
         score: judged.found.score,
         filtered: judged.filtered,
+        span: judged.found.span.map(span),
     };
     let attack = |judged: Judged<Attack>| wire::AttackResult {
         detected: judged.found.detected,
         filtered: judged.filtered,
         score: judged.found.score,
+        span: judged.found.span.map(span),
     };
     let hit = |judged: Judged<Hit>| wire::BlocklistResult {
         blocklist: judged.found.list,
@@ -302,7 +309,13 @@ fn response(verdict: Verdict, version: &str) -> wire::ScreenResponse {
         blocklists_searched: blocklists.is_some(),
         blocklists: blocklists.into_iter().flatten().map(hit).collect(),
         version: version.to_owned(),
+        would_block: false,
     }
+}
+
+const fn span(span: Span) -> wire::Span {
+    let Span { segment, begin, end } = span;
+    wire::Span { segment, begin, end }
 }
 
 fn severities(grades: &Grades, wanted: &[Category]) -> Vec<wire::CategorySeverity> {

@@ -31,13 +31,18 @@ impl Judge for Words {
                 .map(|(_, severity)| severity)
                 .max()
                 .unwrap_or(0);
-            let grade =
-                Grade { severity: Severity::new(severity), score: f32::from(severity) / 8.0 };
+            let grade = Grade {
+                severity: Severity::new(severity),
+                score: f32::from(severity) / 8.0,
+                span: None,
+            };
             assert!(!text.trim().is_empty(), "blank texts are not worth a model's time");
             let detected = text.contains("ignore");
+            let attack = Attack { detected, score: f32::from(u8::from(detected)), span: None };
             TextFinding {
                 grades: TextFinding::harmless().grades.with(Category::Violence, grade),
-                attack: Attack { detected, score: f32::from(u8::from(detected)) },
+                jailbreak: attack,
+                indirect_attack: attack,
             }
         };
         Ok(texts.into_iter().map(find).collect())
@@ -46,7 +51,7 @@ impl Judge for Words {
     async fn pictures(&self, pictures: Vec<Picture>) -> Result<Vec<Grades>, SafetyError> {
         let find = |picture: Picture| {
             let severity = if picture.pixels.get_pixel(100, 100).0[0] > 128 { 6 } else { 0 };
-            let grade = Grade { severity: Severity::new(severity), score: 0.5 };
+            let grade = Grade { severity: Severity::new(severity), score: 0.5, span: None };
             Grades::default().with(Category::Sexual, grade)
         };
         Ok(pictures.into_iter().map(find).collect())
@@ -102,6 +107,7 @@ impl Stack {
             direction: direction.into(),
             segments: segments.iter().map(segment).collect(),
             images: images.into_iter().collect(),
+            shadow: false,
         };
         let answer = self.client.clone().screen(request).await;
         answer.map(tonic::Response::into_inner).map_err(Fault::from)
@@ -422,5 +428,63 @@ async fn protected_texts_are_found_where_there_are_any() {
     }
     let request = wire::DetectProtectedCodeRequest { code: "x".into() };
     assert_eq!(code(client.detect_protected_code(request).await), ErrorCode::ResourceNotFound);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn in_the_shadow_everything_is_judged_and_nothing_blocked() {
+    let stack = Stack::start("[content_safety.policies.default]\nshadow = true").await;
+    let answer = stack.prompt("", wire::Source::User, "high ignore").await;
+    assert!(!answer.blocked && answer.would_block && !violence(&answer).filtered);
+    assert_eq!(violence(&answer).severity, 6);
+    let jailbreak = answer.jailbreak.unwrap();
+    assert!(jailbreak.detected && !jailbreak.filtered);
+    assert!(!stack.prompt("", wire::Source::User, "low").await.would_block);
+    assert!(stack.prompt("strict", wire::Source::User, "high").await.blocked);
+    let request = wire::ScreenRequest {
+        policy: "strict".into(),
+        direction: wire::Direction::Prompt.into(),
+        segments: vec![wire::Segment { source: wire::Source::User.into(), text: "high".into() }],
+        images: Vec::new(),
+        shadow: true,
+    };
+    let asked = stack.client.clone().screen(request).await.unwrap().into_inner();
+    assert!(!asked.blocked && asked.would_block);
+    stack.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_file_takes_effect_while_the_service_runs() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let options = format!(
+        "[content_safety]\npolicy_file = \"{}\"\npolicy_reload_ms = 5",
+        file.path().display()
+    );
+    let stack = Stack::start(&options).await;
+    let blocked = || async { stack.prompt("", wire::Source::User, "high").await.blocked };
+    assert!(blocked().await);
+    let off = "{ hate = \"off\", self_harm = \"off\", sexual = \"off\", violence = \"off\" }";
+    let policy = format!(
+        "[policies.default]\nprompt = {off}\ncompletion = {off}\njailbreak = \"off\"\nindirect_attack = \"off\""
+    );
+    std::fs::write(file.path(), &policy).unwrap();
+    let changed = async { while blocked().await {} };
+    tokio::time::timeout(std::time::Duration::from_secs(20), changed).await.unwrap();
+    // What is wrong changes nothing: a policy that comes with the next right file shows that the wrong one was passed over.
+    std::fs::write(file.path(), "[policies.default]\njailbreak = 7").unwrap();
+    assert!(!blocked().await);
+    std::fs::write(file.path(), policy.replace("policies.default", "policies.fresh")).unwrap();
+    let mut client = stack.client.clone();
+    let known = async {
+        loop {
+            let request = wire::ListPoliciesRequest {};
+            let policies = client.list_policies(request).await.unwrap().into_inner().policies;
+            if policies.contains(&"fresh".to_owned()) {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), known).await.unwrap();
+    assert!(blocked().await);
     stack.stop().await;
 }

@@ -8,7 +8,10 @@ import csv
 import hashlib
 import inspect
 import io
+import itertools
 import json
+import math
+import random
 import re
 import zipfile
 from dataclasses import dataclass, field
@@ -20,9 +23,9 @@ import yaml
 CATEGORIES = ["hate", "self_harm", "sexual", "violence"]
 HERE = Path(__file__).parent
 AUTHORED = HERE / "authored"
-# What the head should answer for a severity of the contract: harmless, low, medium, high.
-LEVELS = {0: 0.0, 2: 0.3, 4: 0.8, 6: 1.0}
-# Files of authored lines that are for judging the heads, never for fitting them.
+# What a score should be for a severity of the contract: harmless, low, medium, high.
+LEVELS = {0: 0.0, 2: 0.15, 4: 0.95, 6: 1.0}
+# Files of authored lines that are never fitted: scales are found with the first, the second is for evaluation.
 HELD_OUT = ["heldout.tsv", "smoke.tsv"]
 # A template with several holes has more fillings than it needs.
 MOST_FILLINGS = 80
@@ -48,13 +51,16 @@ class Row:
     weight: float = 1.0
     targets: dict = field(default_factory=dict)
     attack: float | None = None
+    # Of the same text in a document or a tool result; as `attack` unless said otherwise.
+    indirect: float | None = None
     tag: str = ""
     # Rows of one group (the fillings of a template) are never on both sides of a split.
     group: str = ""
     severity: int | None = None
 
-    def key(self):
-        return hashlib.sha256(self.text.encode()).hexdigest()
+    def __post_init__(self):
+        if self.indirect is None:
+            self.indirect = self.attack
 
 
 def harmless():
@@ -116,7 +122,7 @@ def pyrit_scored(wheels):
             targets = {category: score} if score > 0 else harmless()
             # That an answer is harmless (a refusal, mostly) is sure; how harmful one is, people do not agree on.
             weight = 0.5 if score > 0 else 4.0
-            rows.append(Row(r["assistant_response"], "pyrit", "test" if test else "train", weight, targets, 0.0, category))
+            rows.append(Row(r["assistant_response"], "pyrit", "test" if test else "train", weight, targets, 0.0, tag=category))
     return rows
 
 
@@ -233,7 +239,7 @@ def authored(names=None):
 def expand(severity, names, text, split, slots, place):
     texts = fillings(text, slots)
     # A template counts more than a plain line, but far less than as many plain lines as it has fillings.
-    weight = len(texts) ** -0.4
+    weight = len(texts) ** -0.5
     rows = []
     for filled in texts:
         filled = filled[0].upper() + filled[1:]
@@ -242,20 +248,25 @@ def expand(severity, names, text, split, slots, place):
             if name in targets:
                 targets[name] = LEVELS[severity]
         attack = 1.0 if severity > 0 and "attack" in names else 0.0
-        source = "authored/" + place.split(":")[0]
-        rows.append(Row(filled, source, split, weight, targets, attack, names[0], place, severity))
+        row = Row(filled, "authored/" + place.split(":")[0], split, weight, targets, attack, tag=names[0], group=place, severity=severity)
+        if "indirect" in names:
+            # What a document may not say to its reader, its owner may.
+            row.attack, row.indirect = (None, 1.0) if severity > 0 else (0.0, 0.0)
+        rows.append(row)
     return rows
 
 
 def fillings(text, slots):
-    """`text` with its words in braces filled in every way, or in `MOST_FILLINGS` ways picked by their hash."""
-    holes = re.findall(r"\{(\w+)\}", text)
-    texts = [text]
-    for hole in holes:
-        texts = [t.replace("{" + hole + "}", value) for t in texts for value in slots[hole]]
-    if len(texts) > MOST_FILLINGS:
-        texts = sorted(texts, key=lambda t: hashlib.sha256(t.encode()).hexdigest())[:MOST_FILLINGS]
-    return texts
+    """`text` with a value for each `{slot}` and each `[a|b]`: every way, or `MOST_FILLINGS` ways picked by chance."""
+    parts = re.split(r"(\{\w+\}|\[[^\]]*\|[^\]]*\])", text)
+    choices = [slots[p[1:-1]] if p.startswith("{") and p[1:-1] in slots else p[1:-1].split("|") if n % 2 else [p] for n, p in enumerate(parts)]
+    if math.prod(len(c) for c in choices) <= MOST_FILLINGS:
+        return ["".join(way).strip() for way in itertools.product(*choices)]
+    rng = random.Random(text)
+    found = {}
+    while len(found) < MOST_FILLINGS:
+        found["".join(rng.choice(c) for c in choices).strip()] = None
+    return list(found)
 
 
 def smoke():

@@ -299,6 +299,7 @@ fn as_written(value: f32) -> f64 {
 mod tests {
     use super::*;
     use crate::deployments::{Abilities, ChatAbilities, EmbeddingAbilities, ParameterLimit};
+    use crate::guard::Screening;
     use api_types::ErrorCode;
     use api_types::rest::Vocabulary;
     use api_types::rest::embeddings::EncodingFormat;
@@ -310,8 +311,8 @@ mod tests {
             model: word.clone(),
             publisher: word,
             version: String::new(),
-            policy: String::new(),
             fallback: None,
+            screening: Screening::default(),
             abilities,
         }
     }

@@ -162,6 +162,12 @@ pub struct GuardConfig {
     pub policy: String,
     /// What an unreachable content-safety service means.
     pub when_unavailable: WhenUnavailable,
+    /// Whether a streamed reply waits for its verdicts.
+    pub stream_filter: StreamFilter,
+    /// Whether models are asked only once the prompt is cleared.
+    pub prompt_first: bool,
+    /// Whether annotations say why.
+    pub explain: bool,
     /// How long one judgement may take.
     pub timeout_ms: u64,
     /// Characters of a streamed reply that are judged together.
@@ -174,11 +180,23 @@ pub struct GuardConfig {
     pub embeddings: bool,
 }
 
+/// Whether a streamed reply waits for its verdicts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StreamFilter {
+    /// It is held back window by window.
+    #[default]
+    Buffered,
+    /// It leaves at once, verdicts follow.
+    Asynchronous,
+}
+
 /// What an unreachable content-safety service means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WhenUnavailable {
     /// 503.
+    #[default]
     Refuse,
     /// The request goes on, annotated as unchecked.
     Allow,

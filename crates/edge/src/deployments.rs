@@ -14,6 +14,7 @@ pub use parameters::{Fit, Parameter, ParameterLimit, ParameterLimits};
 
 use crate::config::{Config, DefaultsConfig};
 use crate::context::Family;
+use crate::guard::Screening;
 use api_types::{ErrorCode, Fault};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -100,10 +101,10 @@ pub struct Deployment {
     pub publisher: String,
     /// Which weights; empty where the service does not say.
     pub version: String,
-    /// Safety policy; empty screens nothing.
-    pub policy: String,
     /// The deployment that answers in its place while its model cannot.
     pub fallback: Option<String>,
+    /// How its requests are screened.
+    pub screening: Screening,
     /// What it can do.
     pub abilities: Abilities,
 }
@@ -202,8 +203,8 @@ impl Table {
             model: model.name.clone(),
             publisher: publisher(&model.publisher),
             version: model.version.clone(),
-            policy: config.guard.policy.clone(),
             fallback: None,
+            screening: Screening::of(&config.guard),
             abilities: model.abilities.clone(),
         });
         let mut table = Self {
@@ -326,8 +327,8 @@ fn configured(
         model: model.name.clone(),
         publisher: publisher(over.publisher.as_ref().unwrap_or(&model.publisher)),
         version: model.version.clone(),
-        policy: over.policy.as_ref().unwrap_or(&config.guard.policy).clone(),
         fallback: over.fallback.clone(),
+        screening: Screening::of_deployment(&config.guard, over),
         abilities,
     })
 }

@@ -10,6 +10,7 @@ use crate::context::{Context, Family};
 use crate::deployments::{Deployment, Modality, Selector, Table};
 use crate::error::{self, ApiError};
 use crate::events::{Record, Step};
+use crate::guard::Screening;
 use crate::limit::Estimate;
 use crate::pieces::{Piece, PieceStream};
 use crate::room::Held;
@@ -170,6 +171,12 @@ impl Head {
         self.caller.may_use(&deployment.name, self.record.route(), self.context.family)
     }
 
+    /// How the request is screened before and after `deployment`.
+    #[must_use]
+    pub fn screening(&self, deployment: &Deployment) -> Screening {
+        Screening { shadow: self.caller.shadow, ..deployment.screening.clone() }
+    }
+
     /// Takes what the request will cost from the limits of its caller and of `deployment`, until its end; waits for a slot where
     /// configuration says so.
     ///
@@ -200,7 +207,7 @@ impl Head {
             .inspect(move |piece| match piece {
                 Ok(Piece::Usage(usage)) => record.tokens(usage.prompt, usage.completion),
                 Ok(Piece::Text(_) | Piece::Reasoning { .. } | Piece::ToolCall(_)) => record.piece(),
-                Ok(Piece::Started(_) | Piece::Finished { .. }) | Err(_) => {}
+                Ok(Piece::Started(_) | Piece::Vetted { .. } | Piece::Finished { .. }) | Err(_) => {}
             })
             .boxed()
     }

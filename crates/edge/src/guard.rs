@@ -1,13 +1,15 @@
 //! Content safety around a request: the prompt before anything leaves, the reply window by window or whole.
 //!
-//! Separate so that routes only say *that* they screen. The invariant: under a policy no character of a reply leaves before a
-//! verdict on it, and nothing at all before the verdict on the prompt; when the service cannot judge, configuration decides
-//! between refusing and going on with an annotation that says so.
+//! Separate so that routes only say *that* they screen. The invariant: nothing leaves before the verdict on the prompt, and under
+//! a policy, unless the deployment's filter is asynchronous, no character of a reply before a verdict on it; when the service
+//! cannot judge, configuration decides between refusing and going on with an annotation that says so.
 
 mod prompt;
+mod screening;
 mod windows;
 
 pub use prompt::Prompt;
+pub use screening::Screening;
 
 use crate::app::App;
 use crate::config::{Config, WhenUnavailable};
@@ -31,9 +33,31 @@ const JUDGED_AT_ONCE: usize = 8;
 
 /// A verdict on one text.
 #[derive(Debug, Clone)]
-struct Verdict {
-    blocked: bool,
-    found: ContentFilterResults,
+pub struct Verdict {
+    /// Whether the policy withholds it.
+    pub blocked: bool,
+    /// What it found.
+    pub found: ContentFilterResults,
+}
+
+/// A streamed reply.
+pub struct Reply {
+    /// How many choices it has.
+    pub choices: u32,
+    /// Characters of the prompt, after which offsets of the asynchronous filter begin.
+    pub begins: u64,
+    /// As the service gives them.
+    pub pieces: PieceStream,
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { choices, begins, pieces: _ } = self;
+        f.debug_struct("Reply")
+            .field("choices", choices)
+            .field("begins", begins)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Asks the content-safety service, and does what its verdicts demand.
@@ -53,17 +77,32 @@ impl Guard {
         Self { client, config }
     }
 
-    /// What `policy` finds in a prompt; none where there is no policy or nothing to judge.
+    /// What the policy of `screening` finds in a prompt; none where there is no policy or nothing to judge.
     ///
     /// # Errors
     /// 400 when the policy blocks it or cannot look at a part of it, 503 when the service is unavailable and configuration says
     /// to refuse.
     pub async fn screen_prompt(
         &self,
-        policy: &str,
+        screening: &Screening,
         prompt: Prompt,
     ) -> Result<Option<ContentFilterResults>, ApiError> {
-        if policy.is_empty() {
+        match self.judge_prompt(screening, prompt).await? {
+            Some(Verdict { blocked: true, found }) => Err(ApiError::blocked(found)),
+            verdict => Ok(verdict.map(|verdict| verdict.found)),
+        }
+    }
+
+    /// The verdict on a prompt; none where there is no policy or nothing to judge.
+    ///
+    /// # Errors
+    /// As `screen_prompt`, but for what the policy blocks.
+    pub async fn judge_prompt(
+        &self,
+        screening: &Screening,
+        prompt: Prompt,
+    ) -> Result<Option<Verdict>, Fault> {
+        if screening.is_off() {
             return Ok(None);
         }
         let (segments, images) = prompt.for_policy()?;
@@ -71,17 +110,13 @@ impl Guard {
             return Ok(None);
         }
         let request = rpc::ScreenRequest {
-            policy: policy.to_owned(),
+            policy: screening.policy.clone(),
             direction: rpc::Direction::Prompt.into(),
             segments,
             images,
+            shadow: screening.shadow,
         };
-        let verdict = self.judge(request, Judged::Prompt).await?;
-        if verdict.blocked {
-            Err(ApiError::blocked(verdict.found))
-        } else {
-            Ok(Some(verdict.found))
-        }
+        self.judge(request, screening.when_unavailable, Judged::Prompt).await.map(Some)
     }
 
     /// Judges each choice of a whole reply; withholds what the policy blocks.
@@ -90,20 +125,24 @@ impl Guard {
     /// 503 when the service is unavailable and configuration says to refuse.
     pub async fn screen_whole(
         &self,
-        policy: &str,
+        screening: &Screening,
         reply: Collected,
         record: &Record,
     ) -> Result<Collected, Fault> {
-        if policy.is_empty() {
+        if screening.is_off() {
             return Ok(reply);
         }
-        record.timed(Step::SafetyOut, self.screen_choices(policy, reply)).await
+        record.timed(Step::SafetyOut, self.screen_choices(screening, reply)).await
     }
 
-    async fn screen_choices(&self, policy: &str, mut reply: Collected) -> Result<Collected, Fault> {
+    async fn screen_choices(
+        &self,
+        screening: &Screening,
+        mut reply: Collected,
+    ) -> Result<Collected, Fault> {
         let texts = reply.visible().into_iter().filter(|(_, text)| !text.is_empty());
         let verdicts: Vec<_> = stream::iter(texts)
-            .map(|(choice, text)| async move { (choice, self.judge_reply(policy, text).await) })
+            .map(|(choice, text)| async move { (choice, self.judge_reply(screening, text).await) })
             .buffer_unordered(JUDGED_AT_ONCE)
             .collect()
             .await;
@@ -114,27 +153,28 @@ impl Guard {
         Ok(reply)
     }
 
-    /// The pieces of a reply with `choices` choices, each released once a verdict clears its window. A blocked window ends its
-    /// choice with `content_filter`.
+    /// The pieces of a reply: each released once a verdict clears its
+    /// window, or at once with verdicts behind. A blocked window ends its choice with `content_filter`.
     #[must_use]
     pub fn screen_reply(
         &self,
-        policy: &str,
-        choices: u32,
-        pieces: PieceStream,
+        screening: &Screening,
+        reply: Reply,
         record: &Arc<Record>,
     ) -> ScreenedStream {
-        if policy.is_empty() {
+        let Reply { choices, begins, pieces } = reply;
+        if screening.is_off() {
             return pieces.map(|piece| piece.map(Screened::unseen)).boxed();
         }
-        let windows = Windows::new(&self.config.guard, choices);
-        self.clone().screen(policy.to_owned(), windows, pieces, Arc::clone(record)).boxed()
+        let windows =
+            Windows::new(&self.config.guard, screening.stream_filter, choices).after(begins);
+        self.clone().screen(screening.clone(), windows, pieces, Arc::clone(record)).boxed()
     }
 
     /// Takes pieces while a window is being judged, as far as `windows` has room for them.
     fn screen(
         self,
-        policy: String,
+        screening: Screening,
         mut windows: Windows,
         mut pieces: PieceStream,
         record: Arc<Record>,
@@ -149,7 +189,7 @@ impl Guard {
                 }
                 if judging.is_none() {
                     judging = windows.next_window().map(|window| {
-                        Box::pin(record.timed(Step::SafetyOut, self.judge_window(&policy, window)))
+                        Box::pin(record.timed(Step::SafetyOut, self.judge_window(&screening, window)))
                     });
                 }
                 if judging.is_none() && ended {
@@ -186,24 +226,41 @@ impl Guard {
         }
     }
 
-    async fn judge_window(&self, policy: &str, window: Window) -> (u32, Result<Verdict, Fault>) {
-        let Window { choice, text } = window;
-        (choice, self.judge_reply(policy, text).await)
+    async fn judge_window(
+        &self,
+        screening: &Screening,
+        window: Window,
+    ) -> (u32, Result<Verdict, Fault>) {
+        let Window { choice, text, begins } = window;
+        let mut verdict = self.judge_reply(screening, text).await;
+        if let Ok(Verdict { found, .. }) = &mut verdict
+            && let Some(explanation) = &mut found.explanation
+        {
+            explanation.shift(begins);
+        }
+        (choice, verdict)
     }
 
-    async fn judge_reply(&self, policy: &str, text: String) -> Result<Verdict, Fault> {
+    async fn judge_reply(&self, screening: &Screening, text: String) -> Result<Verdict, Fault> {
         let request = rpc::ScreenRequest {
-            policy: policy.to_owned(),
+            policy: screening.policy.clone(),
             direction: rpc::Direction::Completion.into(),
             segments: vec![rpc::Segment { source: rpc::Source::Assistant.into(), text }],
             images: Vec::new(),
+            shadow: screening.shadow,
         };
-        self.judge(request, Judged::Reply).await
+        self.judge(request, screening.when_unavailable, Judged::Reply).await
     }
 
     /// One call of the service.
-    async fn judge(&self, request: rpc::ScreenRequest, judged: Judged) -> Result<Verdict, Fault> {
+    async fn judge(
+        &self,
+        request: rpc::ScreenRequest,
+        when_unavailable: WhenUnavailable,
+        judged: Judged,
+    ) -> Result<Verdict, Fault> {
         let began = Instant::now();
+        let policy = request.policy.clone();
         let limit = Duration::from_millis(self.config.guard.timeout_ms);
         let answer = match self.client.clone() {
             Some(mut client) => {
@@ -216,14 +273,8 @@ impl Guard {
             None => Err(tonic::Status::unavailable("no content-safety service is configured")),
         };
         let verdict = match answer {
-            Ok(answer) => {
-                let answer = answer.into_inner();
-                Ok(Verdict {
-                    blocked: answer.blocked,
-                    found: translate::content_safety::found(answer),
-                })
-            }
-            Err(status) => self.without_verdict(&status),
+            Ok(answer) => Ok(self.verdict(answer.into_inner(), &policy)),
+            Err(status) => without_verdict(&status, when_unavailable),
         };
         let judgement = match &verdict {
             Ok(verdict) if verdict.found.error.is_some() => Judgement::Unavailable,
@@ -235,28 +286,39 @@ impl Guard {
         verdict
     }
 
-    /// What happens when the service gave no verdict.
-    fn without_verdict(&self, status: &tonic::Status) -> Result<Verdict, Fault> {
-        let fault = Fault::from(status.clone());
-        let of_request = [
-            ErrorCode::InvalidRequest,
-            ErrorCode::ParameterNotSupported,
-            ErrorCode::ParameterRefused,
-            ErrorCode::PayloadTooLarge,
-        ];
-        if of_request.contains(&fault.code) {
-            // The service looked and refuses what it saw, for example an image that is none.
-            return Err(fault);
+    fn verdict(&self, answer: rpc::ScreenResponse, policy: &str) -> Verdict {
+        let explain = |answer| translate::content_safety::explanation(answer, policy);
+        let explanation = self.config.guard.explain.then(|| explain(&answer));
+        let blocked = answer.blocked;
+        let found = translate::content_safety::found(answer);
+        Verdict { blocked, found: ContentFilterResults { explanation, ..found } }
+    }
+}
+
+/// What happens when the service gave no verdict.
+fn without_verdict(
+    status: &tonic::Status,
+    when_unavailable: WhenUnavailable,
+) -> Result<Verdict, Fault> {
+    let fault = Fault::from(status.clone());
+    let of_request = [
+        ErrorCode::InvalidRequest,
+        ErrorCode::ParameterNotSupported,
+        ErrorCode::ParameterRefused,
+        ErrorCode::PayloadTooLarge,
+    ];
+    if of_request.contains(&fault.code) {
+        // The service looked and refuses what it saw, for example an image that is none.
+        return Err(fault);
+    }
+    tracing::warn!(grpc = ?status.code(), cause = status.message(), "content safety gave no verdict");
+    match when_unavailable {
+        WhenUnavailable::Refuse => {
+            let message = "the content filter of this deployment is not available; nothing was answered unchecked";
+            Err(Fault::new(ErrorCode::Unavailable, message))
         }
-        tracing::warn!(grpc = ?status.code(), cause = status.message(), "content safety gave no verdict");
-        match self.config.guard.when_unavailable {
-            WhenUnavailable::Refuse => {
-                let message = "the content filter of this deployment is not available; nothing was answered unchecked";
-                Err(Fault::new(ErrorCode::Unavailable, message))
-            }
-            WhenUnavailable::Allow => {
-                Ok(Verdict { blocked: false, found: ContentFilterResults::unavailable() })
-            }
+        WhenUnavailable::Allow => {
+            Ok(Verdict { blocked: false, found: ContentFilterResults::unavailable() })
         }
     }
 }
@@ -289,26 +351,30 @@ async fn next(
 }
 
 impl App {
-    /// What the policy of a deployment finds in a prompt, while `work` already runs: nothing of its result is seen before the
-    /// verdict.
+    /// What the policy of a deployment finds in a prompt, while `work` already runs, or before it where `screening` says so:
+    /// nothing of its result is seen before the verdict.
     ///
     /// # Errors
     /// Whichever fails first.
     pub async fn screened<T>(
         &self,
-        policy: &str,
+        screening: &Screening,
         prompt: Prompt,
         work: impl Future<Output = Result<T, Fault>>,
         record: &Record,
     ) -> Result<(Option<ContentFilterResults>, T), ApiError> {
         let verdict = async {
-            if policy.is_empty() {
+            if screening.is_off() {
                 return Ok(None);
             }
-            let judged = Box::pin(self.guard.screen_prompt(policy, prompt));
+            let judged = Box::pin(self.guard.screen_prompt(screening, prompt));
             record.timed(Step::SafetyIn, judged).await
         };
         let work = async { work.await.map_err(ApiError::from) };
+        if screening.prompt_first {
+            let found = verdict.await?;
+            return Ok((found, work.await?));
+        }
         futures::future::try_join(verdict, work).await
     }
 }

@@ -7,6 +7,7 @@ use crate::error;
 use api_types::Fault;
 use api_types::rest::ContentFilterResults;
 use api_types::rest::chat_completions::{FinishReason, TokenLogprob};
+use api_types::rest::content_filter::ContentFilterOffsets;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use std::collections::BTreeSet;
@@ -39,6 +40,13 @@ pub enum Piece {
         choice: u32,
         /// Why.
         reason: FinishReason,
+    },
+    /// No more of the answer, but word that a stretch of what has left was judged.
+    Vetted {
+        /// Which choice, from 0.
+        choice: u32,
+        /// Which stretch.
+        offsets: ContentFilterOffsets,
     },
     /// Tokens spent; last.
     Usage(Usage),
@@ -92,7 +100,7 @@ impl Piece {
             Self::Reasoning { choice, text } => Some((*choice, text)),
             Self::ToolCall(call) => Some((call.choice, &call.arguments)),
             Self::Finished { choice, .. } => Some((*choice, "")),
-            Self::Started(_) | Self::Usage(_) => None,
+            Self::Started(_) | Self::Vetted { .. } | Self::Usage(_) => None,
         }
     }
 }

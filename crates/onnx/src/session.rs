@@ -79,23 +79,6 @@ impl Session {
         Self::start(inner, model, options)
     }
 
-    /// Loads the model that `bytes` hold, as `load` does; `name` stands for its path in errors. For small models that are
-    /// part of the program.
-    ///
-    /// # Errors
-    /// As for `load`.
-    pub fn from_bytes(
-        runtime: &Runtime,
-        name: &str,
-        bytes: &[u8],
-        options: &SessionOptions,
-    ) -> Result<Self, OnnxError> {
-        let failed = |reason: String| OnnxError::Model { path: PathBuf::from(name), reason };
-        let mut builder = builder(runtime, options).map_err(failed)?;
-        let inner = builder.commit_from_memory(bytes).map_err(|error| failed(error.to_string()))?;
-        Self::start(inner, Path::new(name), options)
-    }
-
     /// Understands the graph of `inner` and runs it once.
     fn start(
         inner: ort::session::Session,

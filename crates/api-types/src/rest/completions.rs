@@ -2,7 +2,7 @@
 
 use super::chat_completions::response::nullable;
 use super::chat_completions::{CompletionsUsage, FinishReason};
-use super::content_filter::{ContentFilterResults, PromptFilterResult};
+use super::content_filter::{ContentFilterOffsets, ContentFilterResults, PromptFilterResult};
 use super::json::{At, Object, boolean, count, object, string};
 use super::sampling::{Sampling, StreamOptions, describe_stop, model, stream_options};
 use super::schema::inline_schema;
@@ -236,6 +236,9 @@ pub struct CompletionChoice {
     /// What the filter found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_filter_results: Option<ContentFilterResults>,
+    /// What the annotation is about, where the filter runs behind the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_filter_offsets: Option<ContentFilterOffsets>,
 }
 
 /// Log probabilities in the shape of `/completions`: four lists of equal length.

@@ -48,6 +48,9 @@ pub struct ContentFilterResults {
     /// The operator's own lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_blocklists: Option<BlocklistResults>,
+    /// Why the filter says so; only where the server is configured to tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub explanation: Option<FilterExplanation>,
     /// Stands in for everything else when the filter could not run (section 13.5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<FilterError>,
@@ -162,6 +165,52 @@ pub struct BlocklistResult {
     pub filtered: bool,
     /// The list's name.
     pub id: String,
+}
+
+/// Why a verdict is what it is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterExplanation {
+    /// The policy that was asked.
+    pub policy: String,
+    /// Models and thresholds that judged.
+    pub version: String,
+    /// Whether the text would have been withheld, had policy or key not said that nothing is.
+    pub would_block: bool,
+    /// What was looked for, and what came of it.
+    pub findings: Vec<FilterFinding>,
+}
+
+impl FilterExplanation {
+    /// Moves every place by so many characters: for a text that was cut out of a longer one.
+    pub fn shift(&mut self, characters: u64) {
+        for finding in &mut self.findings {
+            finding.start = finding.start.map(|at| at.saturating_add(characters));
+            finding.end = finding.end.map(|at| at.saturating_add(characters));
+        }
+    }
+}
+
+/// One judge's word.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct FilterFinding {
+    /// `hate`, `self_harm`, `sexual`, `violence`, `jailbreak` or `indirect_attack`.
+    pub name: String,
+    /// Whether the text was withheld for it.
+    pub filtered: bool,
+    /// 0 to 7; absent for attacks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub severity: Option<u32>,
+    /// The classifier's score, 0 to 1.
+    pub score: f64,
+    /// Which text of the prompt, from 0 in the order of the conversation; absent for images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<u32>,
+    /// The first character of the stretch that got the score, from the start of its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<u64>,
+    /// The character after the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<u64>,
 }
 
 /// The filter could not run.

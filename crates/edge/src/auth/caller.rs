@@ -18,6 +18,8 @@ pub struct Caller {
     pub name: String,
     /// Their rate class; none means the default one.
     pub class: Option<String>,
+    /// Whether safety policies only record what they would block.
+    pub shadow: bool,
     /// None may do everything.
     scopes: Option<Vec<Scope>>,
 }
@@ -26,13 +28,19 @@ impl Caller {
     /// A caller that may do what any of `scopes` says.
     #[must_use]
     pub const fn new(name: String, class: Option<String>, scopes: Vec<Scope>) -> Self {
-        Self { name, class, scopes: Some(scopes) }
+        Self { name, class, shadow: false, scopes: Some(scopes) }
+    }
+
+    /// The same, whose requests safety policies only look at where `shadow` says so.
+    #[must_use]
+    pub fn in_shadow(self, shadow: bool) -> Self {
+        Self { shadow, ..self }
     }
 
     /// A caller that may do everything.
     #[must_use]
     pub const fn unrestricted(name: String) -> Self {
-        Self { name, class: None, scopes: None }
+        Self { name, class: None, shadow: false, scopes: None }
     }
 
     /// Everybody, where no one has to prove anything.

@@ -3,7 +3,7 @@
 //! Read as a whole or not at all: a file with one mistake changes nothing, and the mistake is named. Contents are compared, not
 //! times, because a mounted secret may change within the second and keep its time.
 
-use crate::auth::caller::{Area, Scope};
+use crate::auth::caller::{Area, Caller, Scope};
 use crate::auth::keys::{Hash, Key, Keys};
 use crate::globs::Globs;
 use crate::limit::RatesConfig;
@@ -65,6 +65,8 @@ struct Entry {
     deployments: Option<Globs>,
     expires: Option<Datetime>,
     class: Option<String>,
+    #[serde(default)]
+    shadow: bool,
 }
 
 impl KeyFile {
@@ -141,7 +143,7 @@ fn document(text: &str, rates: &RatesConfig) -> Result<Vec<Key>, String> {
 }
 
 fn key(entry: Entry, rates: &RatesConfig) -> Result<Key, String> {
-    let Entry { name, sha256, routes, deployments, expires, class } = entry;
+    let Entry { name, sha256, routes, deployments, expires, class, shadow } = entry;
     if !is_key_name(&name) {
         return Err(format!(
             "`name` must be 1 to {LONGEST_NAME} letters, digits, dots, dashes or underscores"
@@ -156,7 +158,8 @@ fn key(entry: Entry, rates: &RatesConfig) -> Result<Key, String> {
     if let Some(class) = class.as_ref().filter(|class| !rates.knows(class)) {
         return Err(format!("`class`: `{class}` is not among `edge.rates.classes`"));
     }
-    let mut key = Key::named(name, hash, class, Scope { areas: routes, deployments });
+    let scope = Scope { areas: routes, deployments };
+    let mut key = Key::named(Caller::new(name, class, vec![scope]).in_shadow(shadow), hash);
     if let Some(end) = expires {
         let message =
             "`expires` must be a date or a time with its zone, such as 2030-01-01T00:00:00Z";

@@ -1,6 +1,6 @@
 //! Keys as hashes, and the comparison that takes the same time whatever is presented.
 
-use crate::auth::caller::{Caller, Scope};
+use crate::auth::caller::Caller;
 use sha2::{Digest as _, Sha256};
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ impl Key {
     }
 
     /// A key of which only the hash is known.
-    pub(super) fn named(name: String, hash: Hash, class: Option<String>, scope: Scope) -> Self {
-        Self { hash, caller: Arc::new(Caller::new(name, class, vec![scope])), expires: None }
+    pub(super) fn named(caller: Caller, hash: Hash) -> Self {
+        Self { hash, caller: Arc::new(caller), expires: None }
     }
 }
 

@@ -4,6 +4,7 @@
 //! source of a 422.
 
 use super::parameters::{Parameter, ParameterLimit, ParameterLimits};
+use crate::config::{StreamFilter, WhenUnavailable};
 use api_types::rest::embeddings::EncodingFormat;
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -20,6 +21,12 @@ pub struct DeploymentConfig {
     pub model: Option<String>,
     /// Safety policy; absent means the edge's, empty means none.
     pub policy: Option<String>,
+    /// What an unreachable content-safety service means; absent, as each of the following, means what the edge's guard says.
+    pub when_unavailable: Option<WhenUnavailable>,
+    /// Whether a streamed reply waits for its verdicts.
+    pub stream_filter: Option<StreamFilter>,
+    /// Whether the model is asked only once the prompt is cleared.
+    pub prompt_first: Option<bool>,
     /// What `/info` says; absent means what the service says.
     pub publisher: Option<String>,
     /// The deployment that answers in its place while its model cannot.

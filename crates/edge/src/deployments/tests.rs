@@ -116,10 +116,10 @@ fn the_configuration_adds_names_and_overrides_abilities() {
     let config = config(&[("EDGE__DEPLOYMENTS", deployments)]);
     let table = Table::build(&config, &listed(), true);
     let alias = table.get("GPT-4o").unwrap();
-    assert_eq!((alias.model.as_str(), alias.policy.as_str()), ("phi", ""));
+    assert_eq!((alias.model.as_str(), alias.screening.policy.as_str()), ("phi", ""));
     assert!(!alias.chat().tools);
     let plain = table.get("phi").unwrap();
-    assert_eq!(plain.policy, "default");
+    assert_eq!(plain.screening.policy, "default");
     assert!(plain.chat().tools);
     assert_eq!(plain.publisher, "unknown");
 }

@@ -119,7 +119,7 @@ impl Generation {
             Ok(Piece::ToolCall(call)) => self.piece(call.choice, &call.arguments),
             Ok(Piece::Finished { reason, .. }) => self.finished.push(finish_name(*reason)),
             Ok(Piece::Usage(usage)) => self.spent(*usage),
-            Ok(Piece::Started(_)) => {}
+            Ok(Piece::Started(_) | Piece::Vetted { .. }) => {}
             Err(fault) => self.failed(fault),
         }
         if let Some(begun) = self.begun {

@@ -3,6 +3,7 @@
 //! Sources decide which judgements apply: a user may attack the model, a document may do so on somebody's behalf. What a policy
 //! cannot look at, token ids and files behind a URL, is refused under a policy rather than let through unseen.
 
+use crate::guard::Screening;
 use api_types::Fault;
 use api_types::rest::chat_completions::{ChatMessage, ChatRole, ContentPart};
 use api_types::rest::text_input::TextInput;
@@ -39,17 +40,18 @@ impl Prompt {
         }
     }
 
-    /// Nothing to look at: for inputs that configuration exempts.
+    /// Characters of all texts together: where an answer begins, as annotations of streams count (contract, section 13.7).
     #[must_use]
-    pub fn exempt() -> Self {
-        Self::default()
+    pub fn characters(&self) -> u64 {
+        let counts = self.segments.iter().map(|segment| segment.text.chars().count());
+        u64::try_from(counts.sum::<usize>()).unwrap_or(u64::MAX)
     }
 
-    /// A conversation. `policy` is only looked at for whether there is one: without, nothing is copied.
+    /// A conversation. `screening` is only looked at for whether there is a policy: without, nothing is copied.
     #[must_use]
-    pub fn conversation(request: &ChatCompletionsRequest, policy: &str) -> Self {
+    pub fn conversation(request: &ChatCompletionsRequest, screening: &Screening) -> Self {
         let mut prompt = Self::default();
-        if !policy.is_empty() {
+        if !screening.is_off() {
             for (i, message) in request.messages.iter().enumerate() {
                 prompt.message(i, message);
             }
@@ -59,9 +61,9 @@ impl Prompt {
 
     /// Prompts to continue.
     #[must_use]
-    pub fn completions(request: &CompletionsRequest, policy: &str) -> Self {
+    pub fn completions(request: &CompletionsRequest, screening: &Screening) -> Self {
         let mut prompt = Self::default();
-        if !policy.is_empty() {
+        if !screening.is_off() {
             for completion in &request.prompts {
                 match completion {
                     TextInput::Text(text) => prompt.text(Source::User, text),
@@ -75,9 +77,9 @@ impl Prompt {
 
     /// Texts to embed.
     #[must_use]
-    pub fn embeddings(request: &EmbeddingsRequest, policy: &str) -> Self {
+    pub fn embeddings(request: &EmbeddingsRequest, screening: &Screening) -> Self {
         let mut prompt = Self::default();
-        if !policy.is_empty() {
+        if !screening.is_off() {
             for input in &request.input {
                 match input {
                     TextInput::Text(text) => prompt.text(Source::User, text),
@@ -90,9 +92,13 @@ impl Prompt {
 
     /// Images to embed; `images` are the decoded files.
     #[must_use]
-    pub fn images(request: &ImageEmbeddingsRequest, images: &[Vec<u8>], policy: &str) -> Self {
+    pub fn images(
+        request: &ImageEmbeddingsRequest,
+        images: &[Vec<u8>],
+        screening: &Screening,
+    ) -> Self {
         let mut prompt = Self::default();
-        if !policy.is_empty() {
+        if !screening.is_off() {
             prompt.images = images.to_vec();
             for input in &request.input {
                 prompt.text(Source::User, input.text.as_deref().unwrap_or_default());
@@ -165,7 +171,11 @@ mod tests {
     fn conversation(messages: &Value) -> Prompt {
         let body = json!({"messages": messages}).to_string();
         let parsed = ChatCompletionsRequest::parse(body.as_bytes(), Vocabulary::OPENAI).unwrap();
-        Prompt::conversation(&parsed.request, "default")
+        Prompt::conversation(&parsed.request, &policy("default"))
+    }
+
+    fn policy(name: &str) -> Screening {
+        Screening { policy: name.to_owned(), ..Screening::default() }
     }
 
     fn sources(prompt: &Prompt) -> Vec<(Source, &str)> {
@@ -218,7 +228,7 @@ mod tests {
     fn token_ids_cannot_be_screened() {
         let parsed =
             CompletionsRequest::parse(br#"{"prompt": [1, 2]}"#, Vocabulary::OPENAI).unwrap();
-        assert!(Prompt::completions(&parsed.request, "default").for_policy().is_err());
-        assert!(Prompt::completions(&parsed.request, "").for_policy().is_ok());
+        assert!(Prompt::completions(&parsed.request, &policy("default")).for_policy().is_err());
+        assert!(Prompt::completions(&parsed.request, &policy("")).for_policy().is_ok());
     }
 }

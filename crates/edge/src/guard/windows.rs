@@ -2,17 +2,22 @@
 //!
 //! A state machine without any waiting in it. Per choice, pieces are gathered until there are enough characters, a sentence
 //! ends, or the choice does; then they are judged together with the characters before them, and leave together or not at all.
+//! Where the filter is asynchronous text leaves as it comes, only the end of a choice waits, and each verdict becomes an
+//! annotation of the stretch it is about.
 
-use crate::config::GuardConfig;
+use crate::config::{GuardConfig, StreamFilter};
 use crate::pieces::{Piece, Screened, Usage};
 use api_types::rest::ContentFilterResults;
 use api_types::rest::chat_completions::FinishReason;
+use api_types::rest::content_filter::ContentFilterOffsets;
 use std::collections::BTreeMap;
 
 /// A sentence ends a window only from this part of its size on: a list of short lines is not judged line by line.
 const SENTENCE_PART: usize = 4;
 /// Pieces are taken while fewer characters than so many windows are held back.
 const ROOM_IN_WINDOWS: usize = 8;
+/// Characters that an asynchronous filter may be behind: a verdict comes within so many (contract, section 13.7).
+const BEHIND: usize = 1000;
 
 /// A text to judge.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,6 +25,8 @@ pub(super) struct Window {
     pub(super) choice: u32,
     /// With the characters before it.
     pub(super) text: String,
+    /// Where `text` begins, in characters of the choice.
+    pub(super) begins: u64,
 }
 
 /// All windows of one reply.
@@ -27,6 +34,9 @@ pub(super) struct Window {
 pub(super) struct Windows {
     size: usize,
     context: usize,
+    filter: StreamFilter,
+    /// Characters of the prompt.
+    prompt: u64,
     expected: usize,
     choices: BTreeMap<u32, Choice>,
     usage: Option<Usage>,
@@ -36,10 +46,10 @@ pub(super) struct Windows {
 struct Choice {
     /// Characters that were cleared last, judged again with the next window.
     before: String,
-    /// Under judgement, and the text that is judged.
-    judging: Vec<Piece>,
-    judged: String,
-    /// Gathered for the next window, and their text.
+    /// Characters of the choice that were judged, but for those of the next window.
+    cleared: u64,
+    judging: Option<Judging>,
+    /// Held back for the next window, and its text.
     pending: Vec<Piece>,
     text: String,
     chars: usize,
@@ -49,45 +59,87 @@ struct Choice {
     done: bool,
 }
 
+/// A window under judgement.
+#[derive(Debug)]
+struct Judging {
+    /// What leaves when it is cleared.
+    pieces: Vec<Piece>,
+    /// With the characters before it.
+    text: String,
+    /// Without them.
+    chars: usize,
+}
+
 impl Windows {
-    pub(super) fn new(config: &GuardConfig, choices: u32) -> Self {
+    pub(super) fn new(config: &GuardConfig, filter: StreamFilter, choices: u32) -> Self {
         Self {
             size: config.window_chars,
             context: config.context_chars,
+            filter,
+            prompt: 0,
             expected: usize::try_from(choices).unwrap_or(usize::MAX),
             choices: BTreeMap::new(),
             usage: None,
         }
     }
 
-    /// Takes a piece; gives back what is about no choice and may leave at once.
-    pub(super) fn take(&mut self, piece: Piece) -> Option<Piece> {
-        match piece {
-            Piece::Started(_) => return Some(piece),
-            Piece::Usage(usage) => self.usage = Some(usage),
-            Piece::Text(_)
-            | Piece::Reasoning { .. }
-            | Piece::ToolCall(_)
-            | Piece::Finished { .. } => self.gather(piece),
-        }
-        None
+    /// The same for a reply to a prompt of so many characters.
+    pub(super) const fn after(mut self, prompt: u64) -> Self {
+        self.prompt = prompt;
+        self
     }
 
-    fn gather(&mut self, piece: Piece) {
-        let Some((choice, text)) = piece.visible() else { return };
+    /// Takes a piece; gives back what may leave at once.
+    pub(super) fn take(&mut self, piece: Piece) -> Option<Piece> {
+        match piece {
+            Piece::Started(_) | Piece::Vetted { .. } => Some(piece),
+            Piece::Usage(usage) => {
+                self.usage = Some(usage);
+                None
+            }
+            Piece::Text(_) | Piece::Reasoning { .. } | Piece::ToolCall(_) => match self.filter {
+                StreamFilter::Buffered => self.gather(piece, |choice, piece| {
+                    choice.pending.push(piece);
+                    None
+                }),
+                StreamFilter::Asynchronous => self.gather(piece, |_, piece| Some(piece)),
+            },
+            Piece::Finished { .. } => self.gather(piece, |choice, piece| {
+                choice.finished = true;
+                choice.pending.push(piece);
+                None
+            }),
+        }
+    }
+
+    /// Adds the text of `piece` to its choice; nothing of a choice that was blocked goes on.
+    fn gather(
+        &mut self,
+        piece: Piece,
+        then: impl FnOnce(&mut Choice, Piece) -> Option<Piece>,
+    ) -> Option<Piece> {
+        let (choice, text) = piece.visible()?;
         let choice = self.choices.entry(choice).or_default();
         if choice.blocked {
-            return;
+            return None;
         }
         choice.chars += text.chars().count();
         choice.text.push_str(text);
-        choice.finished |= matches!(piece, Piece::Finished { .. });
-        choice.pending.push(piece);
+        then(choice, piece)
     }
 
-    /// Whether more pieces may be taken before something leaves.
+    /// Whether more pieces may be taken before something is judged.
     pub(super) fn has_room(&self) -> bool {
-        self.choices.values().all(|c| c.chars < self.size.saturating_mul(ROOM_IN_WINDOWS))
+        let room = match self.filter {
+            StreamFilter::Buffered => self.size.saturating_mul(ROOM_IN_WINDOWS),
+            // What is judged counts: it has left already.
+            StreamFilter::Asynchronous => BEHIND.max(self.size),
+        };
+        let behind = |c: &Choice| match self.filter {
+            StreamFilter::Buffered => c.chars,
+            StreamFilter::Asynchronous => c.chars + c.judging.as_ref().map_or(0, |j| j.chars),
+        };
+        self.choices.values().all(|choice| behind(choice) < room)
     }
 
     /// Whether every choice has ended and been released, so that nothing of the reply is still to come.
@@ -106,7 +158,7 @@ impl Windows {
     pub(super) fn textless(&mut self) -> Vec<Piece> {
         let mut out = Vec::new();
         for choice in self.choices.values_mut() {
-            if choice.judging.is_empty() && choice.finished && choice.text.is_empty() {
+            if choice.judging.is_none() && choice.finished && choice.text.is_empty() {
                 choice.done |= !choice.pending.is_empty();
                 out.append(&mut choice.pending);
             }
@@ -118,11 +170,15 @@ impl Windows {
     pub(super) fn next_window(&mut self) -> Option<Window> {
         let size = self.size;
         let (number, choice) =
-            self.choices.iter_mut().find(|(_, c)| c.judging.is_empty() && c.is_ripe(size))?;
-        choice.judging = std::mem::take(&mut choice.pending);
-        choice.chars = 0;
-        choice.judged = format!("{}{}", choice.before, std::mem::take(&mut choice.text));
-        Some(Window { choice: *number, text: choice.judged.clone() })
+            self.choices.iter_mut().find(|(_, c)| c.judging.is_none() && c.is_ripe(size))?;
+        let text = format!("{}{}", choice.before, std::mem::take(&mut choice.text));
+        let begins = choice.cleared.saturating_sub(count(&choice.before));
+        choice.judging = Some(Judging {
+            pieces: std::mem::take(&mut choice.pending),
+            text: text.clone(),
+            chars: std::mem::take(&mut choice.chars),
+        });
+        Some(Window { choice: *number, text, begins })
     }
 
     /// What leaves because of a verdict on the window of `choice`.
@@ -132,16 +188,27 @@ impl Windows {
         blocked: bool,
         found: ContentFilterResults,
     ) -> Vec<Screened> {
-        let context = self.context;
+        let (context, prompt) = (self.context, self.prompt);
         let Some(slot) = self.choices.get_mut(&choice) else { return Vec::new() };
-        let pieces = std::mem::take(&mut slot.judging);
+        let Some(Judging { mut pieces, text, chars }) = slot.judging.take() else {
+            return Vec::new();
+        };
+        let start = prompt.saturating_add(slot.cleared);
+        slot.cleared = slot.cleared.saturating_add(u64::try_from(chars).unwrap_or(u64::MAX));
+        let end = prompt.saturating_add(slot.cleared);
         if blocked {
             *slot = Choice { blocked: true, finished: true, done: true, ..Choice::default() };
-            let end = Piece::Finished { choice, reason: FinishReason::ContentFilter };
-            return vec![Screened { piece: end, found: Some(found) }];
+            pieces = vec![Piece::Finished { choice, reason: FinishReason::ContentFilter }];
+        } else {
+            slot.before = tail(&text, context).to_owned();
+            slot.done = pieces.iter().any(|p| matches!(p, Piece::Finished { .. }));
         }
-        slot.before = tail(&slot.judged, context).to_owned();
-        slot.done = pieces.iter().any(|p| matches!(p, Piece::Finished { .. }));
+        if self.filter == StreamFilter::Asynchronous {
+            // Windows are judged one after the other, so that what lies before the end of this one has been.
+            let offsets =
+                ContentFilterOffsets { check_offset: end, start_offset: start, end_offset: end };
+            pieces.insert(0, Piece::Vetted { choice, offsets });
+        }
         pieces.into_iter().map(|piece| Screened { piece, found: Some(found.clone()) }).collect()
     }
 
@@ -153,8 +220,13 @@ impl Windows {
 impl Choice {
     fn is_ripe(&self, size: usize) -> bool {
         let sentence = self.chars >= size.div_ceil(SENTENCE_PART) && ends_sentence(&self.text);
-        !self.pending.is_empty() && (self.finished || self.chars >= size || sentence)
+        let something = !self.pending.is_empty() || !self.text.is_empty();
+        something && (self.finished || self.chars >= size || sentence)
     }
+}
+
+fn count(text: &str) -> u64 {
+    u64::try_from(text.chars().count()).unwrap_or(u64::MAX)
 }
 
 /// The last `chars` characters of `text`.

@@ -6,7 +6,7 @@ use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::fallback::Candidates;
-use crate::guard::Prompt;
+use crate::guard::{Prompt, Reply};
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
 use crate::remote_content;
@@ -39,29 +39,30 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     remote_content::check(&request.messages, &app.config.api.remote_hosts)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
-    let policy = deployment.policy.as_str();
+    let screening = head.screening(&deployment);
     let (stream, choices) = (request.stream, request.sampling.n.unwrap_or(1));
     let mut answer = Answer::new(&head.context, "chatcmpl-", &deployment.model)
         .with_options(request.stream_options);
     answer.legacy_functions = request.legacy_functions;
-    let prompt = Prompt::conversation(&request, policy);
+    let prompt = Prompt::conversation(&request, &screening);
+    let begins = prompt.characters();
     let request = chat::to_rpc(request, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let ask = || app.generate(request.clone(), &head);
     if stream {
         // No piece leaves before the verdict on the prompt.
         let screened = repeat::begun(|| async {
-            let pieces = head.watch(ask().await?);
-            Ok(app.guard.screen_reply(policy, choices, pieces, &head.record))
+            let reply = Reply { choices, begins, pieces: head.watch(ask().await?) };
+            Ok(app.guard.screen_reply(&screening, reply, &head.record))
         });
-        let (found, pieces) = app.screened(policy, prompt, screened, &head.record).await?;
+        let (found, pieces) = app.screened(&screening, prompt, screened, &head.record).await?;
         answer.prompt_found = found;
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
-    let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
+    let (found, reply) = app.screened(&screening, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
-    let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
+    let reply = app.guard.screen_whole(&screening, reply, &head.record).await?;
     Ok(head.record.serialise(|| Json(reply.into_chat(answer)).into_response()))
 }
 

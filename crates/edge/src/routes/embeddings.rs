@@ -33,13 +33,16 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     });
     let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
     head.admit(&app, &deployment.name, Estimate::embeddings(&request)).await?;
-    let policy = if app.config.guard.embeddings { deployment.policy.as_str() } else { "" };
+    let mut screening = head.screening(&deployment);
+    if !app.config.guard.embeddings {
+        screening.policy.clear();
+    }
     let format = request.options.encoding_format;
-    let prompt = Prompt::embeddings(&request, policy);
+    let prompt = Prompt::embeddings(&request, &screening);
     let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let vectors = app.embed(request, &head);
-    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    let (_found, response) = app.screened(&screening, prompt, vectors, &head.record).await?;
     Ok(head
         .record
         .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))

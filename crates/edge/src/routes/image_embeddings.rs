@@ -34,15 +34,15 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         Ok(embedding::images_to_rpc(request, images, &spare.model, extra_json))
     });
     let Checked { request, extra_json } = check::image_embeddings(parsed, &deployment, family)?;
-    let policy = deployment.policy.as_str();
+    let screening = head.screening(&deployment);
     let format = request.options.encoding_format;
     let images = embedding::decode_images(&request)?;
     head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
-    let prompt = Prompt::images(&request, &images, policy);
+    let prompt = Prompt::images(&request, &images, &screening);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let vectors = app.embed(request, &head);
-    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    let (_found, response) = app.screened(&screening, prompt, vectors, &head.record).await?;
     Ok(head
         .record
         .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))

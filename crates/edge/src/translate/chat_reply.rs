@@ -15,6 +15,7 @@ use api_types::rest::chat_completions::{
     ChatDelta, ChatUpdateChoice, ChoiceLogprobs, CompletionsUsage, FinishReason, FunctionKind,
     TokenLogprob, ToolCallDelta,
 };
+use api_types::rest::content_filter::ContentFilterOffsets;
 use api_types::rest::{ChatCompletionsUpdate, ContentFilterResults};
 use std::collections::HashMap;
 
@@ -57,6 +58,7 @@ impl Updates {
             Piece::Reasoning { choice, text } => self.reasoning(choice, text, found, &mut out),
             Piece::ToolCall(call) => self.call(call, found, &mut out),
             Piece::Finished { choice, reason } => self.finished(choice, reason, found, &mut out),
+            Piece::Vetted { choice, offsets } => self.vetted(choice, offsets, found, &mut out),
             Piece::Usage(spent) => self.spent(usage(spent), &mut out),
         }
         out
@@ -141,6 +143,23 @@ impl Updates {
             }
             UsagePlace::OwnChunk | UsagePlace::Nowhere => out.push(self.update(vec![last])),
         }
+    }
+
+    /// An annotation of its own. With a delta, an id and a model, unlike Azure's: clients read them unasked (section 13.7).
+    fn vetted(
+        &mut self,
+        choice: u32,
+        offsets: ContentFilterOffsets,
+        found: Option<ContentFilterResults>,
+        out: &mut Vec<ChatCompletionsUpdate>,
+    ) {
+        self.open(choice, out);
+        out.push(self.update(vec![ChatUpdateChoice {
+            index: choice,
+            content_filter_results: found,
+            content_filter_offsets: Some(offsets),
+            ..ChatUpdateChoice::default()
+        }]));
     }
 
     fn spent(&mut self, usage: CompletionsUsage, out: &mut Vec<ChatCompletionsUpdate>) {

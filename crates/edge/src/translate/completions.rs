@@ -108,6 +108,15 @@ impl Chunks {
                 };
                 self.finished(last)
             }
+            Piece::Vetted { choice, offsets } => {
+                let note = CompletionChoice {
+                    index: choice,
+                    content_filter_results: found,
+                    content_filter_offsets: Some(offsets),
+                    ..CompletionChoice::default()
+                };
+                vec![self.chunk(vec![note])]
+            }
             Piece::Usage(spent) => self.spent(usage(spent)),
             // `Complete` has no such events.
             Piece::Reasoning { .. } | Piece::ToolCall(_) => Vec::new(),
@@ -130,6 +139,7 @@ impl Chunks {
             finish_reason: None,
             logprobs,
             content_filter_results: found,
+            content_filter_offsets: None,
         };
         vec![self.chunk(vec![piece])]
     }

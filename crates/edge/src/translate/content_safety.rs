@@ -3,7 +3,8 @@
 use api_types::Fault;
 use api_types::rest::ContentFilterResults;
 use api_types::rest::content_filter::{
-    BlocklistResult, BlocklistResults, DetectionResult, Severity, SeverityResult,
+    BlocklistResult, BlocklistResults, DetectionResult, FilterExplanation, FilterFinding, Severity,
+    SeverityResult,
 };
 use api_types::rest::content_safety::{
     AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult, AttackAnalysis, BlocklistMatch,
@@ -12,6 +13,9 @@ use api_types::rest::content_safety::{
     ShieldPromptResult,
 };
 use api_types::rpc::content_safety as rpc;
+
+/// Scores are shown in steps of a thousandth.
+const SCORE_STEPS: f64 = 1e3;
 
 /// `text:analyze`.
 #[must_use]
@@ -159,6 +163,7 @@ pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
         blocklists,
         version: _,
         blocklists_searched,
+        would_block: _,
     } = response;
     let mut found = ContentFilterResults {
         jailbreak: jailbreak.map(attack),
@@ -183,8 +188,48 @@ pub fn found(response: rpc::ScreenResponse) -> ContentFilterResults {
     found
 }
 
+/// Why a verdict of `policy` is what it is.
+#[must_use]
+pub fn explanation(response: &rpc::ScreenResponse, policy: &str) -> FilterExplanation {
+    let harms = response.categories.iter().map(|result| {
+        let name = match result.category() {
+            rpc::Category::Hate => "hate",
+            rpc::Category::SelfHarm => "self_harm",
+            rpc::Category::Sexual => "sexual",
+            rpc::Category::Violence => "violence",
+            rpc::Category::Unspecified => "unknown",
+        };
+        let finding = finding(name, result.filtered, result.score, result.span);
+        FilterFinding { severity: Some(result.severity), ..finding }
+    });
+    let attacks =
+        [("jailbreak", response.jailbreak), ("indirect_attack", response.indirect_attack)];
+    let attacks = attacks.into_iter().filter_map(|(name, attack)| {
+        attack.map(|attack| finding(name, attack.filtered, attack.score, attack.span))
+    });
+    FilterExplanation {
+        policy: policy.to_owned(),
+        version: response.version.clone(),
+        would_block: response.would_block,
+        findings: harms.chain(attacks).collect(),
+    }
+}
+
+fn finding(name: &str, filtered: bool, score: f32, span: Option<rpc::Span>) -> FilterFinding {
+    FilterFinding {
+        name: name.to_owned(),
+        filtered,
+        severity: None,
+        // Digits beyond these are the noise of an 8-bit model.
+        score: (f64::from(score) * SCORE_STEPS).round() / SCORE_STEPS,
+        segment: span.map(|span| span.segment),
+        start: span.map(|span| span.begin.into()),
+        end: span.map(|span| span.end.into()),
+    }
+}
+
 const fn attack(attack: rpc::AttackResult) -> DetectionResult {
-    let rpc::AttackResult { detected, filtered, score: _ } = attack;
+    let rpc::AttackResult { detected, filtered, score: _, span: _ } = attack;
     DetectionResult { filtered, detected }
 }
 
@@ -270,16 +315,25 @@ mod tests {
             severity: 6,
             score: 0.9,
             filtered: true,
+            span: Some(rpc::Span { segment: 1, begin: 2, end: 9 }),
         };
+        let attack = rpc::AttackResult { detected: true, score: 0.87654, ..Default::default() };
         let response = rpc::ScreenResponse {
             blocked: true,
             categories: vec![category],
-            jailbreak: Some(rpc::AttackResult { detected: true, filtered: false, score: 0.8 }),
+            jailbreak: Some(attack),
             indirect_attack: None,
             blocklists: vec![hit("a", false), hit("b", true)],
             version: "1".into(),
             blocklists_searched: true,
+            would_block: false,
         };
+        assert_eq!(
+            serde_json::to_value(explanation(&response, "p")).unwrap(),
+            json!({"policy": "p", "version": "1", "would_block": false, "findings": [
+                {"name": "self_harm", "filtered": true, "severity": 6, "score": 0.9, "segment": 1, "start": 2, "end": 9},
+                {"name": "jailbreak", "filtered": false, "score": 0.877}]})
+        );
         assert_eq!(
             serde_json::to_value(found(response)).unwrap(),
             json!({"self_harm": {"filtered": true, "severity": "high"},

@@ -204,6 +204,7 @@ const fn purpose(kind: InputType) -> Option<Purpose> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::guard::Screening;
     use serde_json::json;
 
     fn deployment(abilities: Abilities) -> Deployment {
@@ -213,8 +214,8 @@ mod tests {
             model,
             publisher: "p".into(),
             version: String::new(),
-            policy: String::new(),
             fallback: None,
+            screening: Screening::default(),
             abilities,
         }
     }

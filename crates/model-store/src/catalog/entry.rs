@@ -219,6 +219,10 @@ pub enum Build {
     Bert {
         /// Name of the input.
         weights: String,
+        /// Name of the input, or of an adapter of this program, that is folded into the weights; empty for none. One with
+        /// the tensors `look`, `read` and `bias` makes a classifier of the encoder.
+        #[serde(default)]
+        adapter: String,
         /// Not to be seen from the shapes.
         attention_heads: usize,
         /// Not to be seen from the shapes.

@@ -2,7 +2,8 @@
 //!
 //! Separate from the file formats that its weights come in. Sizes are read from the tensors' shapes; only the number of
 //! heads and the epsilon cannot be seen there. Outputs: `last_hidden_state`, and `sentence_embedding`, the mean over the
-//! tokens of the mask, L2-normalised, as sentence-transformers does for MiniLM and E5.
+//! tokens of the mask, L2-normalised, as sentence-transformers does for MiniLM and E5. Weights with the tensors `look`, `read`
+//! and `bias` are a classifier's: its output is `scores` alone, probabilities that do not exclude each other.
 
 use super::ConvertError;
 use super::graph::{Dim, Graph, as_i64, float, int, ints};
@@ -17,6 +18,11 @@ const MASKED: f32 = -1e9;
 const LEAST_COUNT: f32 = 1e-9;
 /// The most layers that are looked for.
 const MOST_LAYERS: usize = 128;
+
+/// Of a classifier, `[hidden, scores]`: where in the text each score looks, and what it reads there; and what is added.
+const LOOK: &str = "look";
+const READ: &str = "read";
+const BIAS: &str = "bias";
 
 /// What the shapes do not tell.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +58,11 @@ pub(super) fn export(
         x = encoder.attention(&layer, &x, &frame)?;
         x = encoder.feed_forward(&layer, &x)?;
     }
-    encoder.outputs(&x, &frame);
+    if weights.shape(LOOK).is_ok() {
+        encoder.scores(&x, &frame)?;
+    } else {
+        encoder.outputs(&x, &frame);
+    }
     Ok(encoder.graph.finish())
 }
 
@@ -188,6 +198,32 @@ impl Encoder<'_> {
         g.output("sentence_embedding", &[Dim::Any("batch"), hidden]);
     }
 
+    /// Each score is a mean over the tokens with weights of its own, so that one sentence of a long text is heard.
+    fn scores(&mut self, x: &str, frame: &Frame) -> Result<(), ConvertError> {
+        let count = self.weights.shape(BIAS)?.first().copied().unwrap_or(0);
+        let [look, read] = [LOOK, READ].map(|name| self.weights.all(name, &[self.hidden, count]));
+        let (look, read, bias) = (look?, read?, self.weights.all(BIAS, &[count])?);
+        let g = &mut self.graph;
+        let [look, read] = [look, read].map(|matrix| {
+            let matrix = g.floats(&[self.hidden, count], &matrix);
+            g.op("MatMul", &[x, &matrix], vec![])
+        });
+        let (last, tokens) = (g.ints(&[1], &[2]), g.ints(&[1], &[1]));
+        let mask = g.op("Unsqueeze", &[&frame.mask, &last], vec![]);
+        let (kept, masked) = (g.float(1.0), g.float(MASKED));
+        let padding = g.op("Sub", &[&kept, &mask], vec![]);
+        let padding = g.op("Mul", &[&padding, &masked], vec![]);
+        let look = g.op("Add", &[&look, &padding], vec![]);
+        let look = g.op("Softmax", &[&look], vec![int("axis", 1)]);
+        let parts = g.op("Mul", &[&look, &read], vec![]);
+        let sum = g.op("ReduceSum", &[&parts, &tokens], vec![int("keepdims", 0)]);
+        let bias = g.floats(&[count], &bias);
+        let sum = g.op("Add", &[&sum, &bias], vec![]);
+        g.op_to("Sigmoid", &[&sum], "scores", vec![]);
+        g.output("scores", &[Dim::Any("batch"), Dim::Fixed(count)]);
+        Ok(())
+    }
+
     fn layer_norm(&mut self, name: &str, x: &str) -> Result<String, ConvertError> {
         let [weight, bias] = ["weight", "bias"]
             .map(|part| self.weights.all(&format!("{name}.{part}"), &[self.hidden]));
@@ -254,8 +290,8 @@ mod tests {
 
     const CONFIG: Config = Config { attention_heads: 2, layer_norm_eps: 1e-12 };
 
-    fn tiny() -> Safetensors {
-        let mut tensors = vec![];
+    fn tiny(more: &[(&str, &[usize])]) -> Safetensors {
+        let mut tensors: Vec<_> = more.iter().map(|(n, s)| ((*n).to_owned(), s.to_vec())).collect();
         let mut add = |name: &str, shape: &[usize]| tensors.push((name.to_owned(), shape.to_vec()));
         for (table, rows) in [("word", 5), ("position", 4), ("token_type", 2)] {
             add(&format!("embeddings.{table}_embeddings.weight"), &[rows, 4]);
@@ -285,7 +321,7 @@ mod tests {
 
     #[test]
     fn every_layer_is_exported_with_named_inputs_and_outputs() {
-        let file = export(&tiny(), CONFIG, Quantize::None).unwrap();
+        let file = export(&tiny(&[]), CONFIG, Quantize::None).unwrap();
         let graph = ModelProto::decode(&file[..]).unwrap().graph.unwrap();
         let names = |v: &[super::super::onnx::ValueInfoProto]| {
             v.iter().filter_map(|i| i.name.clone()).collect::<Vec<_>>()
@@ -298,8 +334,21 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_a_classifier_make_one_output_of_scores() {
+        let heads: [(&str, &[usize]); 3] = [("look", &[4, 3]), ("read", &[4, 3]), ("bias", &[3])];
+        let file = export(&tiny(&heads), CONFIG, Quantize::Int8).unwrap();
+        let graph = ModelProto::decode(&file[..]).unwrap().graph.unwrap();
+        let outputs: Vec<_> = graph.output.iter().filter_map(|o| o.name.as_deref()).collect();
+        assert_eq!(outputs, ["scores"]);
+        assert_eq!((count(&file, "Sigmoid"), count(&file, "Softmax")), (1, 3));
+        let wrong: [(&str, &[usize]); 3] = [("look", &[4, 2]), ("read", &[4, 3]), ("bias", &[3])];
+        let error = export(&tiny(&wrong), CONFIG, Quantize::None).unwrap_err().to_string();
+        assert!(error.contains("`look`"), "{error}");
+    }
+
+    #[test]
     fn in_8_bits_an_input_is_quantised_once_for_query_key_and_value() {
-        let file = export(&tiny(), CONFIG, Quantize::Int8).unwrap();
+        let file = export(&tiny(&[]), CONFIG, Quantize::Int8).unwrap();
         assert_eq!(count(&file, "MatMulInteger"), 12);
         assert_eq!(count(&file, "DynamicQuantizeLinear"), 8);
         assert_eq!(count(&file, "MatMul"), 4);
@@ -309,8 +358,8 @@ mod tests {
     fn two_exports_are_equal_byte_for_byte() {
         for quantize in [Quantize::None, Quantize::Int8] {
             assert_eq!(
-                export(&tiny(), CONFIG, quantize).unwrap(),
-                export(&tiny(), CONFIG, quantize).unwrap()
+                export(&tiny(&[]), CONFIG, quantize).unwrap(),
+                export(&tiny(&[]), CONFIG, quantize).unwrap()
             );
         }
     }
@@ -319,7 +368,7 @@ mod tests {
     fn heads_that_do_not_divide_the_width_are_refused() {
         let config = Config { attention_heads: 3, ..CONFIG };
         assert!(
-            export(&tiny(), config, Quantize::None).unwrap_err().to_string().contains("3 heads")
+            export(&tiny(&[]), config, Quantize::None).unwrap_err().to_string().contains("3 heads")
         );
     }
 }

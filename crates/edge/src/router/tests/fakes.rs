@@ -208,12 +208,20 @@ impl safety::content_safety_service_server::ContentSafetyService for Judge {
             safety::Direction::Prompt => "bad",
             safety::Direction::Completion | safety::Direction::Unspecified => "rotten",
         };
-        let blocked = request.segments.iter().any(|s| s.text.contains(word));
-        let (category, severity) = (safety::Category::Violence.into(), if blocked { 6 } else { 0 });
+        let found = request.segments.iter().any(|s| s.text.contains(word));
+        let (blocked, would_block) = (found && !request.shadow, found && request.shadow);
+        let (category, severity) = (safety::Category::Violence.into(), if found { 6 } else { 0 });
         self.seen.screened.lock().unwrap().push(request);
-        let result = safety::CategoryResult { category, severity, score: 0.5, filtered: blocked };
-        let categories = vec![result];
-        Ok(Response::new(safety::ScreenResponse { blocked, categories, ..Default::default() }))
+        let span = Some(safety::Span { segment: 0, begin: 1, end: 3 });
+        let result =
+            safety::CategoryResult { category, severity, score: 0.5, filtered: blocked, span };
+        Ok(Response::new(safety::ScreenResponse {
+            blocked,
+            categories: vec![result],
+            version: "fake-1".into(),
+            would_block,
+            ..Default::default()
+        }))
     }
 
     async fn analyze(

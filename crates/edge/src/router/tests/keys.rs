@@ -82,3 +82,24 @@ async fn an_expired_key_is_401_and_says_so() {
     let unknown = ask(&edge, "none", &inference("/chat/completions"), &says("hi")).await;
     assert!(unknown.status == 401 && !unknown.text.contains("expired"));
 }
+
+#[tokio::test]
+async fn a_key_in_the_shadow_is_judged_and_never_blocked() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.toml");
+    let key = |name: &str, more: &str| {
+        format!(
+            "[[keys]]\nname = \"{name}\"\nsha256 = \"{}\"\n{more}\n",
+            crate::auth::hash_of(name)
+        )
+    };
+    std::fs::write(&path, key("trial", "shadow = true") + &key("plain", "")).unwrap();
+    let file = ("EDGE__AUTH__KEY_FILE", path.to_str().unwrap());
+    let edge = edge(&[file, ("EDGE__GUARD__POLICY", "default")]).await;
+    for (key, status) in [("trial", 200), ("plain", 400)] {
+        let answer = ask(&edge, key, &inference("/chat/completions"), &says("a bad thing")).await;
+        assert_eq!(answer.status, status, "{key}: {}", answer.text);
+    }
+    let shadows: Vec<bool> = edge.seen.screened.lock().unwrap().iter().map(|r| r.shadow).collect();
+    assert_eq!(shadows, [true, true, false], "prompt and reply of one, prompt of the other");
+}

@@ -64,6 +64,8 @@ impl Collected {
             Piece::Finished { choice, reason } => {
                 self.choices.entry(choice).or_default().reason = Some(reason);
             }
+            // Whole answers are judged whole.
+            Piece::Vetted { .. } => {}
             Piece::Usage(usage) => self.usage = usage,
         }
     }
@@ -99,6 +101,7 @@ impl Collected {
             finish_reason: choice.reason,
             logprobs: completion_logprobs(choice.logprobs, &mut 0),
             content_filter_results: choice.found,
+            content_filter_offsets: None,
             text: choice.text,
         });
         Completions {

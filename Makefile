@@ -4,10 +4,10 @@ VENV := .venv
 # The one profile of this workspace: see Cargo.toml.
 CARGO_FLAGS := --release
 
-.PHONY: run test lint bench trace images setup models venv fmt
+.PHONY: run test lint bench trace chaos images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
-	cargo build $(CARGO_FLAGS) --workspace
+	cargo build $(CARGO_FLAGS) --workspace --bin koine
 	@exec target/release/koine up
 
 test: setup models venv ## every test: Rust, the published description, the real SDKs against real models in one process and in four, the chart
@@ -31,6 +31,9 @@ trace: setup models venv ## one filtered streaming chat through four processes, 
 bench: setup models venv ## the figures of README's table, measured here
 	target/release/overhead
 	$(VENV)/bin/python tests/bench/bench.py
+
+chaos: setup models ## two replicas of each service under load while parts die, restart and slow down; writes docs/chaos.md (CHAOS="--short" tries it)
+	python3 tests/chaos/chaos.py $(CHAOS)
 
 images: ## an image for each target, with the date of the commit in it: see docs/release.md
 	for target in edge chat embedding content-safety koine models; do \

@@ -16,7 +16,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(files, [&proto])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("descriptors.bin"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // Ordered maps: the same message is always the same bytes, by which answers are found again.
+    tonic_prost_build::configure().btree_map(".").compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed={}", proto.display());
     Ok(())
 }

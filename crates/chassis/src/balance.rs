@@ -2,14 +2,17 @@
 //!
 //! Separate from `grpc.rs`, which dials: here it is decided whom to ask. A replica is asked when it has the fewest calls of two
 //! drawn by lot ("the power of two choices", Mitzenmacher 2001); a replica that failed is left alone for a while, longer each
-//! time. The invariant: a call is repeated only while nothing of its answer has been handed on, and never when it may change
+//! time, and must then show that it is there before it gets calls among others. `attempt.rs` asks one replica and says what became
+//! of it. The invariant: a call is repeated only while nothing of its answer has been handed on, and never when it may change
 //! something that a first attempt may have changed already.
 
-use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+mod attempt;
+
+pub(crate) use attempt::DRAINING;
+
+use attempt::{Fate, attempt, proof};
 use http::{Request, Response};
-use http_body::Frame;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt as _, Full};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,11 +21,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tower::Service;
 use tower::retry::budget::{Budget as _, TpsBudget};
-use tower::{Service, ServiceExt as _};
 
 /// Attempts of one call, the first included: enough to pass over a replica that went and one that is just going.
 const ATTEMPTS: usize = 3;
@@ -33,9 +36,12 @@ const RETRY_SHARE: f32 = 0.2;
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 /// How long a replica is left alone after its first failure; doubled with each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a replica may take to say that it is there, before it gets calls among others. One that loads its models has its
+/// port already, and would keep a call until it has them.
+const PROOF_TIMEOUT: Duration = Duration::from_millis(500);
 /// Beginnings of method names whose calls change something: these are repeated only when they cannot have arrived.
-const CHANGES: [&str; 6] = ["Create", "Update", "Delete", "Add", "Remove", "Put"];
+const CHANGES: [&str; 7] = ["Create", "Update", "Upsert", "Delete", "Add", "Remove", "Put"];
 
 /// A channel over all replicas; clones share everything.
 #[derive(Clone)]
@@ -65,6 +71,8 @@ pub(crate) struct Replica {
 struct Health {
     failures: u32,
     paused_until: Option<Instant>,
+    /// Whether it has answered since it was found, or failed last.
+    proven: bool,
 }
 
 impl Replica {
@@ -77,14 +85,38 @@ impl Replica {
     }
 
     fn succeeded(&self) {
-        *self.health() = Health::default();
+        *self.health() = Health { proven: true, ..Health::default() };
     }
 
+    fn is_proven(&self) -> bool {
+        self.health().proven
+    }
+
+    /// Whether it is there. Others leave it alone meanwhile.
+    async fn proves_itself(self: &Arc<Self>) -> bool {
+        self.health().paused_until = Some(Instant::now() + PROOF_TIMEOUT);
+        let fate = tokio::time::timeout(PROOF_TIMEOUT, attempt(self, proof())).await;
+        self.health().paused_until = None;
+        let there = matches!(fate, Ok((_, Fate::Answered | Fate::Busy)));
+        if there {
+            self.succeeded();
+        } else {
+            self.failed();
+        }
+        there
+    }
+
+    /// What fails while it rests began before, and tells nothing new: many calls that break at once are one failure.
     fn failed(&self) {
+        let now = Instant::now();
         let mut health = self.health();
+        if health.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
         let pause = FIRST_PAUSE.saturating_mul(1 << health.failures.min(16)).min(LONGEST_PAUSE);
         health.failures = health.failures.saturating_add(1);
-        health.paused_until = Some(Instant::now() + pause);
+        health.paused_until = Some(now + pause);
+        health.proven = false;
     }
 
     fn health(&self) -> std::sync::MutexGuard<'_, Health> {
@@ -176,105 +208,36 @@ impl Shared {
             let Some(replica) = self.pick(&tried) else {
                 return Status::unavailable("no replica is known").into_http();
             };
+            let alone = self.all().len() < 2;
+            let last = tried.len() + 1 >= ATTEMPTS;
+            if !alone && !last && !replica.is_proven() && !replica.proves_itself().await {
+                tried.push(replica);
+                continue;
+            }
             let request = Request::from_parts(head.clone(), Body::new(Full::new(body.clone())));
             let (answer, fate) = attempt(&replica, request).await;
             match fate {
                 Fate::Answered => replica.succeeded(),
-                Fate::Busy => {}
-                Fate::NotReached | Fate::Lost => replica.failed(),
+                // A full queue has many calls pending, which is looked at anyway.
+                Fate::Busy | Fate::Late => {}
+                Fate::Leaving | Fate::NotReached | Fate::Lost => replica.failed(),
             }
-            let alone = self.all().len() < 2;
-            let again = match fate {
-                Fate::Answered => false,
-                // The same one would say the same.
-                Fate::Busy | Fate::NotReached => !alone,
-                Fate::Lost => harmless,
-            };
             tried.push(replica);
-            if !again || tried.len() >= ATTEMPTS || !self.budget.withdraw() {
+            let again = tried.len() < ATTEMPTS
+                && match fate {
+                    Fate::Answered | Fate::Late => false,
+                    // The same one would say the same. It cost nothing, so that no budget is needed: without one, a replica
+                    // that leaves in good order would fail whatever the others could not take out of it.
+                    Fate::Leaving => !alone,
+                    Fate::Busy | Fate::NotReached => !alone && self.budget.withdraw(),
+                    Fate::Lost => harmless && self.budget.withdraw(),
+                };
+            if !again {
                 return answer;
             }
             metrics::counter!("client_retries_total", "callee" => self.service).increment(1);
         }
     }
-}
-
-/// What became of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    /// There is an answer, good or bad.
-    Answered,
-    /// It refuses: it is draining, or its queue is full.
-    Busy,
-    /// No connection.
-    NotReached,
-    /// The connection broke before the first part of the answer.
-    Lost,
-}
-
-/// One attempt, waited for until the first part of the answer is there.
-async fn attempt(replica: &Arc<Replica>, request: Request<Body>) -> (Response<Body>, Fate) {
-    let pending = Pending::at(replica);
-    let sent = async {
-        let mut channel = replica.channel.clone();
-        channel.ready().await?.call(request).await
-    };
-    let response = match sent.await {
-        Ok(response) => response,
-        Err(error) => {
-            let fate = if unreached(&error) { Fate::NotReached } else { Fate::Lost };
-            return (Status::from_error(Box::new(error)).into_http(), fate);
-        }
-    };
-    let (head, mut body) = response.into_parts();
-    if let Some(status) = Status::from_header_map(&head.headers) {
-        return (Response::from_parts(head, body), fate_of(status.code()));
-    }
-    let first = body.frame().await;
-    let fate = match &first {
-        // The connection broke; a status of the service comes in a frame of trailers.
-        Some(Err(status)) if lost(status.code()) => Fate::Lost,
-        Some(Ok(frame)) => frame
-            .trailers_ref()
-            .and_then(Status::from_header_map)
-            .map_or(Fate::Answered, |status| fate_of(status.code())),
-        Some(Err(_)) | None => Fate::Answered,
-    };
-    (Response::from_parts(head, rest(first, body, pending)), fate)
-}
-
-/// The body again, whose first frame was taken; `pending` is dropped with it.
-fn rest(first: Option<Result<Frame<Bytes>, Status>>, body: Body, pending: Pending) -> Body {
-    let frames = stream::iter(first).chain(body.into_stream());
-    Body::new(StreamBody::new(frames.map(move |frame| {
-        let _held = &pending;
-        frame
-    })))
-}
-
-const fn fate_of(code: Code) -> Fate {
-    if matches!(code, Code::Unavailable | Code::ResourceExhausted) {
-        Fate::Busy
-    } else {
-        Fate::Answered
-    }
-}
-
-/// How tonic reports a connection that broke.
-const fn lost(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled)
-}
-
-/// Whether the request cannot have arrived: the connection was never made.
-fn unreached(error: &tonic::transport::Error) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<tonic::ConnectError>().is_some() {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 /// Whether a call of the method at `path` (`/package.Service/Method`) may change something.

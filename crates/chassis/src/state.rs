@@ -1,4 +1,5 @@
-//! Small state that replicas share: counters of what has been taken, in this process (`Local`) or in Redis (`Shared`).
+//! Small state that replicas share: counters of what has been taken, in this process (`Local`) or in Redis (`Shared`), and
+//! answers that may be given again (`Kept`, or the same Redis).
 //!
 //! The only place that knows Redis. A request takes from all its counters at once or from none, and gives back what it did not
 //! use; each is one step that nothing can come between, in Redis one script and one round trip. Every call is bounded in time:
@@ -10,9 +11,11 @@
 //! reserved can be given back to the window that it was taken from. Slots are leases with an end, so that those of a process
 //! that died come back.
 
+mod answers;
 mod local;
 mod shared;
 
+pub use answers::Kept;
 pub use local::Local;
 pub use shared::Shared;
 

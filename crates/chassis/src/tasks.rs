@@ -55,6 +55,20 @@ impl Tasks {
         tokio::spawn(self.shared.tracker.track_future(future))
     }
 
+    /// Runs `future` until it or this process ends.
+    pub fn spawn_until_stop<F>(&self, future: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stopping = self.stopping();
+        self.spawn(async move {
+            tokio::select! {
+                () = future => {}
+                () = stopping => {}
+            }
+        });
+    }
+
     /// Runs a closure that blocks, on a thread that a stop waits for.
     pub fn spawn_blocking<F, T>(&self, work: F) -> JoinHandle<T>
     where

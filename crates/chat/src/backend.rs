@@ -7,7 +7,7 @@ use crate::error::ChatError;
 use async_trait::async_trait;
 use futures::Stream;
 use serde::Deserialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::pin::Pin;
 
@@ -262,7 +262,7 @@ pub struct Sampling {
     /// Alternatives to report per token; none reports no log probabilities.
     pub top_logprobs: Option<u32>,
     /// Token id → bias, -100..100.
-    pub logit_bias: HashMap<u32, f32>,
+    pub logit_bias: BTreeMap<u32, f32>,
 }
 
 /// A step of an answer.

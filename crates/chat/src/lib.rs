@@ -82,7 +82,9 @@ pub async fn load(
         backends.push(Arc::new(engine));
     }
     for remote in &config.remote {
-        backends.push(Arc::new(Remote::build(remote)?));
+        let remote = Remote::build(remote)?;
+        tasks.spawn_until_stop(remote.watch());
+        backends.push(Arc::new(remote));
     }
     Ok(Backends::new(backends)?)
 }

@@ -21,6 +21,7 @@ use chassis::telemetry::trace;
 use reader::Reader;
 use serde_json::Value;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use tracing::{Instrument as _, Span};
 use upstream::{ApiKey, EndpointConfig, Events, Pool, PoolConfig, Route, UpstreamError, Verdict};
 
@@ -29,7 +30,7 @@ use upstream::{ApiKey, EndpointConfig, Events, Pool, PoolConfig, Route, Upstream
 pub struct Remote {
     info: ModelInfo,
     dialect: Dialect,
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 impl Remote {
@@ -45,8 +46,16 @@ impl Remote {
                 model: config.model.clone().unwrap_or_else(|| config.name.clone()),
                 max_completion_tokens: config.max_completion_tokens,
             },
-            pool: pool.with_context(|| format!("`chat.remote`, model `{}`", config.name))?,
+            pool: Arc::new(
+                pool.with_context(|| format!("`chat.remote`, model `{}`", config.name))?,
+            ),
         })
+    }
+
+    /// Watches over the health of the endpoints for as long as it is polled.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let pool = Arc::clone(&self.pool);
+        async move { pool.watch().await }
     }
 
     async fn ask(

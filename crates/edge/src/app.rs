@@ -3,15 +3,19 @@
 //! Separate because it is all the state the edge has: configuration, the deployment table and three clients. Every call
 //! carries what is left of the request's time; dropping its future or stream cancels it on the other side.
 
+mod answers;
 mod text_blocklists;
 
+use crate::cache::{Cache, Kind};
 use crate::config::Config;
 use crate::context::Context;
 use crate::deployments::{ListedModel, Table};
-use crate::events::{Generation, Operation, Record, Step};
+use crate::extract::Head;
+use crate::fallback::{Candidate, Candidates};
 use crate::guard::Guard;
 use crate::limit::Limits;
-use crate::pieces::{self, PieceStream, Usage};
+use crate::pieces::PieceStream;
+use crate::room::Room;
 use crate::translate;
 use api_types::rpc::chat::chat_service_client::ChatServiceClient;
 use api_types::rpc::content_safety::content_safety_service_client::ContentSafetyServiceClient;
@@ -21,18 +25,16 @@ use api_types::{ErrorCode, Fault};
 use arc_swap::ArcSwap;
 use chassis::Tasks;
 use chassis::grpc::{Client, ClientConfig, MAX_MESSAGE_BYTES};
-use futures::StreamExt as _;
-use futures::future::ready;
+use chassis::state::StateError;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
-use tracing::Instrument as _;
 
 /// A service, or Redis, cannot be called at the address that is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("`edge.{option}`: {cause}")]
 pub struct EndpointError {
-    option: &'static str,
+    option: String,
     cause: String,
 }
 
@@ -47,7 +49,10 @@ pub struct App {
     pub limits: Limits,
     /// When this process began, in Unix seconds: what `GET /models` calls `created`.
     pub began: u64,
+    /// How many bytes of bodies there may be.
+    pub room: Room,
     table: Arc<ArcSwap<Table>>,
+    cache: Cache,
     chat: Option<ChatServiceClient<Client>>,
     embedding: Option<EmbeddingServiceClient<Client>>,
     safety: Option<ContentSafetyServiceClient<Client>>,
@@ -59,13 +64,11 @@ impl App {
     /// # Errors
     /// When an endpoint is not a URL.
     pub fn build(config: Config, tasks: &Tasks) -> Result<Self, EndpointError> {
-        let chat = client("chat.endpoints", &config.chat, tasks)?;
-        let embedding = client("embedding.endpoints", &config.embedding, tasks)?;
-        let safety = client("content_safety.endpoints", &config.content_safety, tasks)?;
-        let limits = Limits::build(&config, tasks).map_err(|error| EndpointError {
-            option: "state.redis_url",
-            cause: error.to_string(),
-        })?;
+        let chat = client("chat", &config.chat, tasks)?;
+        let embedding = client("embedding", &config.embedding, tasks)?;
+        let safety = client("content_safety", &config.content_safety, tasks)?;
+        let limits = Limits::build(&config, tasks).map_err(redis)?;
+        let cache = Cache::build(&config, tasks).map_err(redis)?;
         let safety = safety.map(|c| {
             let client = ContentSafetyServiceClient::new(c);
             client
@@ -76,7 +79,9 @@ impl App {
         Ok(Self {
             guard: Guard::new(safety.clone(), Arc::clone(&config)),
             limits,
+            cache,
             began: unix_seconds(),
+            room: Room::of(config.limits.bodies_bytes),
             table: Arc::new(ArcSwap::from_pointee(Table::build(&config, &[], false))),
             chat: chat
                 .map(|c| ChatServiceClient::new(c).max_decoding_message_size(MAX_MESSAGE_BYTES)),
@@ -108,21 +113,17 @@ impl App {
     /// What the chat service says before its first piece.
     pub async fn generate(
         &self,
-        request: chat::GenerateRequest,
-        context: &Context,
-        record: &Arc<Record>,
+        asked: Candidates<chat::GenerateRequest>,
+        head: &Head,
     ) -> Result<PieceStream, Fault> {
-        let mut client = self.chat.clone().ok_or_else(no_service)?;
-        let content = || translate::content::conversation(&request);
-        let mut generation = Generation::begin(Operation::Chat, &request.model, record, content);
-        let call = Box::pin(client.generate(timed(request, context))).instrument(generation.span());
-        let answer = call.await.map_err(failed).inspect_err(|fault| generation.failed(fault))?;
-        generation.begun();
-        let pieces = answer.into_inner().filter_map(|event| {
-            ready(event.map_err(failed).map(translate::chat::from_rpc).transpose())
-        });
-        let pieces = pieces.inspect(move |piece| generation.observe(piece));
-        Ok(pieces::until(context.deadline, pieces))
+        let client = self.chat.as_ref().ok_or_else(no_service)?;
+        let ask = |asked: Candidate<chat::GenerateRequest>| {
+            let mut client = client.clone();
+            let kind = answers::repeats(asked.request.sampling.as_ref()).then_some(Kind::Chat);
+            let call = |request| async move { client.generate(request).await };
+            self.pieces(kind, asked, head, call, translate::chat::from_rpc)
+        };
+        asked.ask(ask).await
     }
 
     /// Continues raw prompts.
@@ -131,22 +132,18 @@ impl App {
     /// What the chat service says before its first piece.
     pub async fn complete(
         &self,
-        request: chat::CompleteRequest,
-        context: &Context,
-        record: &Arc<Record>,
+        asked: Candidates<chat::CompleteRequest>,
+        head: &Head,
     ) -> Result<PieceStream, Fault> {
-        let mut client = self.chat.clone().ok_or_else(no_service)?;
-        let (operation, content) =
-            (Operation::TextCompletion, || translate::content::prompts(&request));
-        let mut generation = Generation::begin(operation, &request.model, record, content);
-        let call = Box::pin(client.complete(timed(request, context))).instrument(generation.span());
-        let answer = call.await.map_err(failed).inspect_err(|fault| generation.failed(fault))?;
-        generation.begun();
-        let pieces = answer.into_inner().filter_map(|event| {
-            ready(event.map_err(failed).map(translate::completions::from_rpc).transpose())
-        });
-        let pieces = pieces.inspect(move |piece| generation.observe(piece));
-        Ok(pieces::until(context.deadline, pieces))
+        let client = self.chat.as_ref().ok_or_else(no_service)?;
+        let ask = |asked: Candidate<chat::CompleteRequest>| {
+            let mut client = client.clone();
+            let kind =
+                answers::repeats(asked.request.sampling.as_ref()).then_some(Kind::Completions);
+            let call = |request| async move { client.complete(request).await };
+            self.pieces(kind, asked, head, call, translate::completions::from_rpc)
+        };
+        asked.ask(ask).await
     }
 
     /// Embeds texts or images.
@@ -155,20 +152,18 @@ impl App {
     /// What the embedding service says.
     pub async fn embed(
         &self,
-        request: embedding::EmbedRequest,
-        context: &Context,
-        record: &Arc<Record>,
+        asked: Candidates<embedding::EmbedRequest>,
+        head: &Head,
     ) -> Result<embedding::EmbedResponse, Fault> {
-        let mut client = self.embedding.clone().ok_or_else(no_service)?;
-        let (operation, content) = (Operation::Embeddings, || translate::content::inputs(&request));
-        let mut generation = Generation::begin(operation, &request.model, record, content);
-        let call = Box::pin(client.embed(timed(request, context))).instrument(generation.span());
-        let answer = record.timed(Step::Model, call).await.map_err(failed);
-        let answer = answer.inspect_err(|fault| generation.failed(fault))?.into_inner();
-        let prompt = answer.usage.map_or(0, |usage| usage.prompt_tokens);
-        generation.spent(Usage { prompt, ..Usage::default() });
-        record.tokens(prompt, 0);
-        Ok(answer)
+        let client = self.embedding.as_ref().ok_or_else(no_service)?;
+        let ask = |asked: Candidate<embedding::EmbedRequest>| {
+            let mut client = client.clone();
+            let call = |request| async move { client.embed(request).await };
+            let tokens =
+                |answer: &embedding::EmbedResponse| answer.usage.map_or(0, |u| u.prompt_tokens);
+            self.message(Kind::Embedding, asked, head, call, tokens)
+        };
+        asked.ask(ask).await
     }
 
     /// Severities of a text.
@@ -245,17 +240,21 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+fn redis(error: StateError) -> EndpointError {
+    EndpointError { option: "state.redis_url".to_owned(), cause: error.to_string() }
+}
+
 fn client(
-    option: &'static str,
+    service: &'static str,
     config: &ClientConfig,
     tasks: &Tasks,
 ) -> Result<Option<Client>, EndpointError> {
     if config.endpoints.is_empty() {
         return Ok(None);
     }
-    let service = option.split('.').next().unwrap_or(option);
     let built = chassis::grpc::client(service, config, tasks);
-    built.map(Some).map_err(|cause| EndpointError { option, cause: format!("{cause:#}") })
+    let option = || format!("{service}.endpoints");
+    built.map(Some).map_err(|cause| EndpointError { option: option(), cause: format!("{cause:#}") })
 }
 
 /// The message with what is left of the request's time as `grpc-timeout`.

@@ -309,7 +309,9 @@ mod tests {
             name: word.clone(),
             model: word.clone(),
             publisher: word,
+            version: String::new(),
             policy: String::new(),
+            fallback: None,
             abilities,
         }
     }

@@ -4,6 +4,7 @@
 //! defaults and the documentation of every option are in `config.toml`, which the binary embeds.
 
 use crate::auth::AuthConfig;
+use crate::cache::{CacheConfig, Place};
 use crate::cors;
 use crate::deployments::DeploymentConfig;
 use crate::limit::RatesConfig;
@@ -30,6 +31,8 @@ pub struct Config {
     pub rates: RatesConfig,
     /// Where it is counted.
     pub state: StateConfig,
+    /// Which answers are given again.
+    pub cache: CacheConfig,
     /// Who answers a request that names no deployment.
     pub defaults: DefaultsConfig,
     /// Deployments besides the models that the services list.
@@ -99,6 +102,8 @@ pub enum ExtraDefault {
 pub struct LimitsConfig {
     /// Largest request body.
     pub body_bytes: usize,
+    /// Bodies of all requests together.
+    pub bodies_bytes: usize,
     /// How long a body may take to arrive.
     pub body_timeout_ms: u64,
     /// Most bytes of a request line with its headers.
@@ -213,6 +218,9 @@ impl Configured for Config {
                 "name a chat or an embedding service; there is nothing to serve",
             );
         }
+        if limits.bodies_bytes < limits.body_bytes {
+            problems.add("limits.bodies_bytes", "must be at least `limits.body_bytes`");
+        }
         self.rates.check(problems);
         self.auth.check(&self.rates, problems);
         for (i, origin) in self.cors.allowed_origins.iter().enumerate() {
@@ -222,6 +230,7 @@ impl Configured for Config {
                 problems.add(&format!("cors.allowed_origins[{i}]"), expected);
             }
         }
+        self.check_cache(problems);
         self.check_policies(problems);
         self.check_deployments(problems);
     }
@@ -231,6 +240,20 @@ impl Configured for Config {
 const LEAST_HEADER_BYTES: usize = 8192;
 
 impl Config {
+    fn check_cache(&self, problems: &mut Problems) {
+        for (option, value) in [
+            ("cache.ttl_secs", self.cache.ttl_secs),
+            ("cache.verdict_ttl_secs", self.cache.verdict_ttl_secs),
+        ] {
+            if value == 0 {
+                problems.add(option, "must be at least 1 second; turn a cache off by its name");
+            }
+        }
+        if self.cache.store == Place::Redis && self.state.redis_url.expose().is_empty() {
+            problems.add("cache.store", "is `redis`, but `edge.state.redis_url` names none");
+        }
+    }
+
     fn check_policies(&self, problems: &mut Problems) {
         let named = self.deployments.iter().filter_map(|d| d.policy.as_deref());
         let screened =
@@ -249,6 +272,13 @@ impl Config {
             if !seen.insert(deployment.name.to_lowercase()) {
                 let name = &deployment.name;
                 problems.add(&format!("deployments[{i}].name"), format!("`{name}` is named twice"));
+            }
+            if deployment
+                .fallback
+                .as_deref()
+                .is_some_and(|f| f.eq_ignore_ascii_case(&deployment.name))
+            {
+                problems.add(&format!("deployments[{i}].fallback"), "must be another deployment");
             }
         }
     }
@@ -290,6 +320,21 @@ mod tests {
         let config = with(&[("EDGE__AUTH__KEYS", "[\"s3cret\"]")]).unwrap();
         assert_eq!(config.auth.keys[0].expose(), "s3cret");
         assert!(!format!("{config:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn a_cache_in_a_redis_that_nobody_names_is_refused() {
+        let env = [("EDGE__CACHE__STORE", "redis"), ("EDGE__CACHE__TTL_SECS", "0")];
+        let problems = with(&env).unwrap_err().to_string();
+        assert!(problems.contains("cache.store") && problems.contains("redis_url"), "{problems}");
+        assert!(problems.contains("cache.ttl_secs"), "{problems}");
+    }
+
+    #[test]
+    fn a_deployment_cannot_fall_back_to_itself() {
+        let itself = "[{name='a', service='chat', fallback='A'}]";
+        let problems = with(&[("EDGE__DEPLOYMENTS", itself)]).unwrap_err().to_string();
+        assert!(problems.contains("deployments[0].fallback"), "{problems}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ const REMEMBERED: Duration = Duration::from_secs(7200);
 /// What is served.
 const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PATCH, Method::DELETE];
 /// Headers of answers that the clients read, beside those that any page may.
-const EXPOSED: [&str; 15] = [
+const EXPOSED: [&str; 16] = [
     "x-request-id",
     "apim-request-id",
     "x-ms-client-request-id",
@@ -32,6 +32,7 @@ const EXPOSED: [&str; 15] = [
     "x-ratelimit-remaining-tokens",
     "x-ratelimit-reset-requests",
     "x-ratelimit-reset-tokens",
+    "x-koine-cache",
 ];
 
 /// The layer of `config`; none where no origin is allowed, and then no answer says a word about it.

@@ -83,6 +83,8 @@ pub struct ListedModel {
     pub name: String,
     /// Who published the weights.
     pub publisher: String,
+    /// Which weights; empty where the service does not say.
+    pub version: String,
     /// What it can do.
     pub abilities: Abilities,
 }
@@ -96,8 +98,12 @@ pub struct Deployment {
     pub model: String,
     /// Who published the weights; never empty.
     pub publisher: String,
+    /// Which weights; empty where the service does not say.
+    pub version: String,
     /// Safety policy; empty screens nothing.
     pub policy: String,
+    /// The deployment that answers in its place while its model cannot.
+    pub fallback: Option<String>,
     /// What it can do.
     pub abilities: Abilities,
 }
@@ -195,7 +201,9 @@ impl Table {
             name: model.name.clone(),
             model: model.name.clone(),
             publisher: publisher(&model.publisher),
+            version: model.version.clone(),
             policy: config.guard.policy.clone(),
+            fallback: None,
             abilities: model.abilities.clone(),
         });
         let mut table = Self {
@@ -317,7 +325,9 @@ fn configured(
         name: over.name.clone(),
         model: model.name.clone(),
         publisher: publisher(over.publisher.as_ref().unwrap_or(&model.publisher)),
+        version: model.version.clone(),
         policy: over.policy.as_ref().unwrap_or(&config.guard.policy).clone(),
+        fallback: over.fallback.clone(),
         abilities,
     })
 }

@@ -14,7 +14,9 @@ pub use generation::{Generation, LONGEST_CONTENT, Operation};
 pub use route::Route;
 pub use timing::{Step, Timings};
 
+use crate::cache::Source;
 use crate::limit::{Figures, Spent, Ticket};
+use crate::room::Held;
 use api_types::ErrorCode;
 use http::{HeaderValue, StatusCode};
 use std::future::Future;
@@ -70,6 +72,9 @@ struct Known {
     timings: Timings,
     /// What the request is taken to cost, and at which deployment.
     reserved: Option<(String, f64)>,
+    source: Option<Source>,
+    /// Until the request ends.
+    room: Held,
 }
 
 impl Record {
@@ -92,6 +97,8 @@ impl Record {
             ticket: None,
             timings: Timings::default(),
             reserved: None,
+            source: None,
+            room: Held::default(),
         };
         Self { route, span, began: Instant::now(), known: Mutex::new(known) }
     }
@@ -122,6 +129,22 @@ impl Record {
     #[must_use]
     pub fn standing(&self) -> Option<Figures> {
         self.known().figures
+    }
+
+    /// Notes how the answer came about, where it might have come from the cache.
+    pub fn cached(&self, source: Source) {
+        self.known().source = Some(source);
+    }
+
+    /// How the answer came about; none where the cache had no part in it.
+    #[must_use]
+    pub fn source(&self) -> Option<Source> {
+        self.known().source
+    }
+
+    /// Keeps the room that the body takes until the end of the request.
+    pub fn hold_room(&self, room: Held) {
+        self.known().room = room;
     }
 
     /// Keeps what the request holds until its end, and settles it then.
@@ -290,6 +313,19 @@ impl Known {
     }
 }
 
+/// An answer that the cache had a part in; both are names of enums.
+pub fn cached(what: &'static str, source: &'static str) {
+    metrics::counter!("edge_cache_answers_total", "what" => what, "source" => source).increment(1);
+}
+
+/// A deployment whose model could not answer, and the one that did in its place.
+pub fn fell_back(deployment: &str, fallback: &str, code: ErrorCode) {
+    metrics::counter!("edge_fallbacks_total", "deployment" => deployment.to_owned(),
+        "fallback" => fallback.to_owned())
+    .increment(1);
+    tracing::warn!(deployment, fallback, code = code.as_str(), "another deployment answers");
+}
+
 /// What a judgement of content safety came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judgement {
@@ -324,6 +360,11 @@ pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
     metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict)
         .increment(1);
     metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
+}
+
+/// Counts one answer that was asked for again, because its replica died before any of it had left.
+pub fn repeated() {
+    metrics::counter!("edge_repeated_answers_total").increment(1);
 }
 
 #[cfg(test)]

@@ -12,13 +12,15 @@ use crate::error::{self, ApiError};
 use crate::events::{Record, Step};
 use crate::limit::Estimate;
 use crate::pieces::{Piece, PieceStream};
+use crate::room::Held;
 use api_types::rest::{Dialect, Fields, Parsed, Vocabulary, extra_parameters_fault};
 use api_types::{ErrorCode, Fault};
 use axum::RequestExt as _;
+use axum::body::Body;
 use axum::extract::{FromRequest, RawPathParams, Request};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use std::sync::Arc;
@@ -30,6 +32,8 @@ const EXTRA_HEADERS: [&str; 2] = ["extra-parameters", "unknown-parameters"];
 const DEPLOYMENT_HEADER: HeaderName = HeaderName::from_static("azureml-model-deployment");
 /// Chooses a model.
 const MESH_HEADER: HeaderName = HeaderName::from_static("x-ms-model-mesh-model-name");
+/// Words of `Cache-Control` by which a caller asks for a new answer.
+const UNCACHED: [&str; 2] = ["no-cache", "no-store"];
 /// What limits call the routes of content safety.
 const SAFETY_NAME: &str = "content-safety";
 /// Name of the path segment in `/openai/deployments/{deployment}`.
@@ -84,6 +88,8 @@ pub struct Head {
     pub record: Arc<Record>,
     /// Who calls.
     pub caller: Arc<Caller>,
+    /// Whether the caller wants a new answer where one is kept.
+    pub fresh: bool,
     /// The deployment that path and headers name.
     selector: Selector,
 }
@@ -109,13 +115,15 @@ impl Head {
             ..Selector::default()
         };
         let (record, caller) = (Arc::clone(record), Arc::clone(caller));
-        Ok(Self { context: *context, record, caller, selector })
+        let fresh =
+            header(CACHE_CONTROL).is_some_and(|v| UNCACHED.iter().any(|word| v.contains(word)));
+        Ok(Self { context: *context, record, caller, fresh, selector })
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(context: Context, record: Arc<Record>) -> Self {
         let caller = Arc::new(Caller::anybody());
-        Self { context, record, caller, selector: Selector::default() }
+        Self { context, record, caller, fresh: false, selector: Selector::default() }
     }
 
     async fn take(app: &App, request: &mut Request) -> Result<Self, ApiError> {
@@ -241,7 +249,7 @@ impl FromRequest<App> for Call {
                 ExtraParameters::PassThrough
             }
         };
-        let body = read(request, app).await?;
+        let body = read(request, app, &head.record).await?;
         Ok(Self { head, extra, body })
     }
 }
@@ -291,22 +299,36 @@ fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
     Err(Fault::new(ErrorCode::UnsupportedMediaType, "Content-Type must be application/json."))
 }
 
-/// Reads the body; `body_size` has bounded it already, so only time is bounded here.
-async fn read(request: Request, app: &App) -> Result<Bytes, Fault> {
+/// Reads the body; `body_size` has bounded it already, so only time and the room for all bodies are bounded here.
+async fn read(request: Request, app: &App, record: &Record) -> Result<Bytes, Fault> {
     let limits = &app.config.limits;
     let within = Duration::from_millis(limits.body_timeout_ms);
-    match tokio::time::timeout(within, request.into_body().collect()).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(cause)) if is_too_large(&cause) => Err(error::too_large(limits.body_bytes)),
-        Ok(Err(_broken)) => {
-            Err(Fault::new(ErrorCode::InvalidRequest, "the request body ended too early"))
-        }
-        Err(_elapsed) => {
-            let seconds = within.as_secs_f64();
-            let message = format!("the request body did not arrive within {seconds} seconds");
-            Err(Fault::new(ErrorCode::InvalidRequest, message))
+    let mut held = Held::default();
+    let bytes = tokio::time::timeout(within, collect(request.into_body(), app, &mut held)).await;
+    record.hold_room(held);
+    bytes.unwrap_or_else(|_elapsed| {
+        let seconds = within.as_secs_f64();
+        let message = format!("the request body did not arrive within {seconds} seconds");
+        Err(Fault::new(ErrorCode::InvalidRequest, message))
+    })
+}
+
+async fn collect(mut body: Body, app: &App, held: &mut Held) -> Result<Bytes, Fault> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|cause| {
+            if is_too_large(&cause) {
+                error::too_large(app.config.limits.body_bytes)
+            } else {
+                Fault::new(ErrorCode::InvalidRequest, "the request body ended too early")
+            }
+        })?;
+        if let Ok(data) = frame.into_data() {
+            app.room.take(data.len(), held)?;
+            bytes.extend_from_slice(&data);
         }
     }
+    Ok(bytes.freeze())
 }
 
 fn is_too_large(error: &axum::Error) -> bool {

@@ -36,6 +36,8 @@ const APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// Where the time of a request went, as browsers and proxies read it.
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// How an answer came about that the cache may have given.
+const CACHE: HeaderName = HeaderName::from_static("x-koine-cache");
 /// A longer id of a caller is not repeated.
 const LONGEST_ID: usize = 128;
 /// A body of so many bytes comes along with its headers, and hyper takes it off the connection whoever wants it or not.
@@ -115,6 +117,9 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     };
     if let Some(figures) = record.standing() {
         figures.write(response.headers_mut());
+    }
+    if let Some(source) = record.source() {
+        response.headers_mut().insert(CACHE, HeaderValue::from_static(source.as_str()));
     }
     if code.is_some() && unread {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

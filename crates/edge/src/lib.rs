@@ -12,6 +12,7 @@ pub mod auth;
 pub mod cors;
 pub mod layers;
 pub mod limit;
+pub mod room;
 
 pub mod context;
 pub mod extract;
@@ -19,13 +20,16 @@ pub mod openapi;
 pub mod routes;
 
 pub mod app;
+pub mod cache;
 pub mod deployments;
 pub mod discovery;
+pub mod fallback;
 pub mod globs;
 
 pub mod check;
 pub mod guard;
 pub mod pieces;
+pub mod repeat;
 pub mod translate;
 
 pub mod error;

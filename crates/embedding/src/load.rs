@@ -75,7 +75,9 @@ pub async fn load(
         load_local(config, store, progress, tasks, &mut embedders).await?;
     }
     for remote in &config.remote {
-        add(&mut embedders, Remote::build(remote)?)?;
+        let remote = Remote::build(remote)?;
+        tasks.spawn_until_stop(remote.watch());
+        add(&mut embedders, remote)?;
     }
     Ok(embedders)
 }

@@ -17,6 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use chassis::config::Secret;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 use upstream::{ApiKey, EndpointConfig, Pool, PoolConfig, UpstreamError, Verdict};
 
 /// A model that a server elsewhere answers for.
@@ -27,7 +28,7 @@ pub struct Remote {
     model: String,
     /// Texts of one call.
     batch: usize,
-    pool: Pool,
+    pool: Arc<Pool>,
 }
 
 impl Remote {
@@ -41,8 +42,14 @@ impl Remote {
             info: info(config),
             model: config.model.clone().unwrap_or_else(|| config.name.clone()),
             batch: if config.batch == 0 { usize::MAX } else { config.batch },
-            pool: pool(config).with_context(context)?,
+            pool: Arc::new(pool(config).with_context(context)?),
         })
+    }
+
+    /// Watches over the health of the endpoints for as long as it is polled.
+    pub fn watch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let pool = Arc::clone(&self.pool);
+        async move { pool.watch().await }
     }
 
     /// One call: the vectors of these texts, in their order, and their tokens.

@@ -38,6 +38,8 @@ pub struct Options {
     pub breaker_failures: u32,
     /// For how long.
     pub breaker_pause_ms: u64,
+    /// How often each endpoint is asked for its models, to learn of its health before a caller does; 0 asks never.
+    pub health_interval_ms: u64,
 }
 
 impl Default for Options {
@@ -49,6 +51,7 @@ impl Default for Options {
             retries: RETRIES,
             breaker_failures: BREAKER_FAILURES,
             breaker_pause_ms: BREAKER_PAUSE_MS,
+            health_interval_ms: 0,
         }
     }
 }

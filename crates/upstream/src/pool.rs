@@ -1,7 +1,7 @@
 //! The endpoints that serve one model: weights, another attempt elsewhere, and a breaker for each.
 //!
-//! An attempt is only repeated before the first byte reached the caller, so no piece is ever sent twice. Endpoints take turns
-//! by weight, smoothly: 3 to 1 goes a a b a, not a a a b.
+//! An attempt is only repeated before the first byte reached the caller, so no piece is ever sent twice, and only while repeated
+//! ones are a small share of all. Endpoints take turns by weight, smoothly: 3 to 1 goes a a b a, not a a a b.
 
 use crate::breaker::{Breaker, Rule};
 use crate::client::{ApiKey, Client};
@@ -13,11 +13,17 @@ use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use tower::retry::budget::{Budget as _, TpsBudget};
 
 /// The first pause before the same endpoint is tried again; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Repeated attempts per second that are always allowed, and their share of all calls beyond that: servers that are all ill are not
+/// asked three times as much.
+const RETRIES_PER_SECOND: u32 = 10;
+const RETRY_SHARE: f32 = 0.2;
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
 /// Where a model is served.
 #[derive(Debug, Clone)]
@@ -73,7 +79,9 @@ pub struct Pool {
     endpoints: Vec<Endpoint>,
     turns: Mutex<Vec<i64>>,
     retries: u32,
+    budget: TpsBudget,
     rule: Rule,
+    health_interval: Duration,
 }
 
 #[derive(Debug)]
@@ -110,7 +118,35 @@ impl Pool {
             pause: Duration::from_millis(options.breaker_pause_ms),
         };
         let turns = Mutex::new(vec![0; endpoints.len()]);
-        Ok(Self { endpoints, turns, retries: options.retries, rule })
+        Ok(Self {
+            endpoints,
+            turns,
+            retries: options.retries,
+            budget: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
+            rule,
+            health_interval: Duration::from_millis(options.health_interval_ms),
+        })
+    }
+
+    /// Asks every endpoint for its models now and then, for ever: one that is back is used at once, one that went before a
+    /// caller finds out. Returns at once where that is not wanted.
+    pub async fn watch(&self) {
+        if self.health_interval.is_zero() {
+            return;
+        }
+        loop {
+            tokio::time::sleep(self.health_interval).await;
+            futures::future::join_all(self.endpoints.iter().map(|e| self.look_at(e))).await;
+        }
+    }
+
+    /// An endpoint that says no is well: it answers.
+    async fn look_at(&self, endpoint: &Endpoint) {
+        let asked = tokio::time::timeout(self.health_interval, endpoint.client.get("models")).await;
+        match asked {
+            Ok(answer) => endpoint.record(&answer, self.rule),
+            Err(_elapsed) => lock(&endpoint.breaker).failed(self.rule, Instant::now()),
+        }
     }
 
     /// Asks for a stream; `body` must say `"stream": true`. The first event is there when this returns.
@@ -155,7 +191,11 @@ impl Pool {
         let mut tried = vec![false; self.endpoints.len()];
         let mut pause = FIRST_PAUSE;
         let mut failure = None;
+        self.budget.deposit();
         for _ in 0..=self.retries {
+            if let Some(failure) = failure.take_if(|_| !self.budget.withdraw()) {
+                return Err(failure);
+            }
             if failure.is_some() && !self.has_fresh(&tried) {
                 // Everyone had a turn: give them time, unequally so that callers do not come back as one.
                 tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..=1.0))).await;
@@ -282,6 +322,23 @@ mod tests {
         assert!(matches!(error, UpstreamError::Unhealthy { .. }), "{error}");
         pool.endpoints[0].record(&Ok(()), pool.rule);
         assert_eq!(turns(&pool, 2), [0, 0]);
+    }
+
+    #[tokio::test]
+    async fn repeated_attempts_stay_a_small_share_of_all() {
+        let mut config = config(&[1, 1]);
+        config.options = Options { breaker_failures: u32::MAX, retries: 1, ..Options::default() };
+        let pool = Pool::build(&config).unwrap();
+        let attempts = std::sync::atomic::AtomicU32::new(0);
+        for _ in 0..1_000 {
+            let attempt = |_| {
+                attempts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                std::future::ready(Err::<(), _>(UpstreamError::broken("a", "died")))
+            };
+            pool.attempt(attempt).await.unwrap_err();
+        }
+        let repeated = attempts.into_inner() - 1_000;
+        assert!((100..=400).contains(&repeated), "{repeated}");
     }
 
     #[test]

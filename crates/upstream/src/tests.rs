@@ -382,3 +382,27 @@ async fn a_refused_connection_opens_the_breaker() {
     let (_, error) = collect(&pool).await;
     assert!(matches!(error, Some(UpstreamError::Unhealthy { .. })), "{error:?}");
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_back_is_used_before_its_pause_is_over() {
+    let server = Server::start().await;
+    let mut config = config(vec![server.endpoint()]);
+    config.options.retries = 0;
+    config.options.breaker_failures = 1;
+    config.options.breaker_pause_ms = 3_600_000;
+    config.options.health_interval_ms = 20;
+    let pool = Pool::build(&config).unwrap();
+    let (_, (_, error)) = tokio::join!(server.answer(""), collect(&pool));
+    assert!(matches!(error, Some(UpstreamError::Broken { .. })), "{error:?}");
+    let well = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}";
+    // When it is asked again, what it said first has been heard.
+    let asked = async { [server.answer(well).await, server.answer(well).await] };
+    let asked = tokio::select! {
+        () = pool.watch() => panic!("watches for ever"),
+        asked = asked => asked,
+    };
+    assert!(asked.iter().all(|request| request.starts_with("GET /v1/models ")), "{asked:?}");
+    let refusal = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    let (_, (_, error)) = tokio::join!(server.answer(refusal), collect(&pool));
+    assert!(matches!(error, Some(UpstreamError::Refused { .. })), "{error:?}");
+}

@@ -1,4 +1,5 @@
-//! What edge and gRPC add to a chat that an instant fake backend answers, beside a bare HTTP server that says the same.
+//! What edge and gRPC add to a chat that an instant fake backend answers, beside a bare HTTP server that says the same; and what
+//! limits add that are counted in Redis.
 //!
 //! Run by `make bench`. One caller, one connection, one request after the other: the time of the path, not its throughput.
 #![expect(
@@ -9,6 +10,7 @@
 
 use axum::Router;
 use axum::routing::post;
+use e2e::redis::Redis;
 use e2e::{KEY, TestStack};
 use std::time::{Duration, Instant};
 
@@ -21,22 +23,45 @@ const BODY: &str = r#"{"model":"free-talk","messages":[{"role":"user","content":
 /// The same with the safety policy of the fakes.
 const SCREENED: &str = r#"{"model":"talk","messages":[{"role":"user","content":"hello"}]}"#;
 
+/// Limits that hold nobody back, so that every request is counted.
+const PLENTY: &str = "[{name='plenty',limits={requests_per_minute=1000000,tokens_per_minute=1000000000,concurrent=1000}}]";
+
+/// What is asked of whom.
+struct Way {
+    name: &'static str,
+    url: String,
+    body: &'static str,
+}
+
 #[tokio::main]
 async fn main() {
     let stack = TestStack::start().await;
-    let url = stack.url("/chat/completions?api-version=2024-05-01-preview");
-    let answer = ask(&stack, &url, BODY).await;
-    let bare = bare(answer).await;
-    let rows = [
-        ("bare HTTP server, same answer", median(&stack, &bare, BODY).await),
-        ("chat through edge and gRPC", median(&stack, &url, BODY).await),
-        ("the same, screened by content safety", median(&stack, &url, SCREENED).await),
+    let redis = Redis::start().await;
+    let limited = TestStack::start_with(&[
+        ("EDGE__STATE__REDIS_URL", redis.url().as_str()),
+        ("EDGE__RATES__CLASSES", PLENTY),
+        ("EDGE__RATES__DEFAULT_CLASS", "plenty"),
+    ])
+    .await;
+    let chat = "/chat/completions?api-version=2024-05-01-preview";
+    let answer = ask(&stack, &stack.url(chat), BODY).await;
+    let ways = [
+        Way { name: "bare HTTP server, same answer", url: bare(answer).await, body: BODY },
+        Way { name: "chat through edge and gRPC", url: stack.url(chat), body: BODY },
+        Way { name: "the same, screened by content safety", url: stack.url(chat), body: SCREENED },
+        Way { name: "the same unscreened, counted in Redis", url: limited.url(chat), body: BODY },
     ];
-    for (name, time) in rows {
-        println!("{name:<40} {:>11.0} µs   p50", time.as_secs_f64() * 1e6);
+    let times = medians(&stack, &ways).await;
+    for (way, time) in ways.iter().zip(times) {
+        println!("{:<40} {:>11.0} µs   p50", way.name, time.as_secs_f64() * 1e6);
     }
-    let added = rows[1].1.saturating_sub(rows[0].1);
-    println!("{:<40} {:>11.0} µs   < 1000 µs", "added by edge and gRPC", added.as_secs_f64() * 1e6);
+    for (name, added, most) in [
+        ("added by edge and gRPC", times[1].saturating_sub(times[0]), 1000),
+        ("added by limits in Redis", times[3].saturating_sub(times[1]), 500),
+    ] {
+        println!("{name:<40} {:>11.0} µs   < {most} µs", added.as_secs_f64() * 1e6);
+    }
+    limited.stop().await;
     stack.stop().await;
 }
 
@@ -57,15 +82,20 @@ async fn ask(stack: &TestStack, url: &str, body: &'static str) -> String {
     response.text().await.unwrap()
 }
 
-async fn median(stack: &TestStack, url: &str, body: &'static str) -> Duration {
-    let mut times = Vec::with_capacity(REQUESTS);
+/// The median time of each way, asked in turns, so that whatever else the machine does slows all of them.
+async fn medians<const N: usize>(stack: &TestStack, ways: &[Way; N]) -> [Duration; N] {
+    let mut times: [Vec<Duration>; N] = std::array::from_fn(|_| Vec::with_capacity(REQUESTS));
     for n in 0..WARM_UP + REQUESTS {
-        let began = Instant::now();
-        ask(stack, url, body).await;
-        if n >= WARM_UP {
-            times.push(began.elapsed());
+        for (way, times) in ways.iter().zip(&mut times) {
+            let began = Instant::now();
+            ask(stack, &way.url, way.body).await;
+            if n >= WARM_UP {
+                times.push(began.elapsed());
+            }
         }
     }
-    times.sort_unstable();
-    times[times.len() / 2]
+    times.map(|mut times| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    })
 }

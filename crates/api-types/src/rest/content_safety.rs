@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 /// Longest text that is analysed, in code points.
-const LONGEST_TEXT: usize = 10_000;
+pub const LONGEST_TEXT: usize = 10_000;
 /// Most documents that are shielded at once.
 const MOST_DOCUMENTS: usize = 5;
 /// Longest image file: 4 MB.

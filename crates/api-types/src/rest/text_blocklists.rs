@@ -25,6 +25,9 @@ const LARGEST_COUNT: u32 = i32::MAX.unsigned_abs();
 pub struct BlocklistName(String);
 
 impl BlocklistName {
+    /// What `parse` takes, as a regular expression for descriptions.
+    pub const PATTERN: &str = "^[0-9A-Za-z._~-]{1,64}$";
+
     /// Reads a segment of a path, decoded.
     ///
     /// # Errors
@@ -285,6 +288,17 @@ fn count(name: &str, value: &str, least: u32) -> Result<u32, Fault> {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn the_pattern_of_descriptions_says_what_is_taken() {
+        let class = BlocklistName::PATTERN.strip_prefix("^[0-9A-Za-z").unwrap();
+        let (marks, length) = class.split_once(']').unwrap();
+        assert_eq!(length, format!("{{1,{LONGEST_NAME}}}$"));
+        for mark in (0..=127_u8).map(char::from).filter(|c| !c.is_ascii_alphanumeric()) {
+            let taken = BlocklistName::parse(&mark.to_string()).is_ok();
+            assert_eq!(taken, marks.contains(mark), "{mark:?}");
+        }
+    }
 
     fn name() -> BlocklistName {
         BlocklistName::parse("words").unwrap()

@@ -2,9 +2,11 @@
 
 use super::*;
 use crate::tasks::Tasks;
+use futures::{StreamExt as _, stream};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::pb::HealthCheckRequest;
@@ -27,19 +29,22 @@ impl Health for Server {
     ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         self.asked.send(()).unwrap();
         if self.refuses {
-            return Err(Status::unavailable("draining"));
+            return Err(Status::unavailable(DRAINING));
         }
         let status = ServingStatus::Serving.into();
         Ok(tonic::Response::new(HealthCheckResponse { status }))
     }
 
-    type WatchStream = stream::Pending<Result<HealthCheckResponse, Status>>;
+    type WatchStream = stream::BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
+    /// One answer, and then silence.
     async fn watch(
         &self,
         _request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not asked here"))
+        let status = ServingStatus::Serving.into();
+        let first = stream::iter([Ok(HealthCheckResponse { status })]);
+        Ok(tonic::Response::new(first.chain(stream::pending()).boxed()))
     }
 }
 
@@ -108,9 +113,10 @@ async fn all_replicas_get_calls_and_a_new_one_does_at_once() {
     }
     let count =
         |calls: &mut UnboundedReceiver<()>| std::iter::from_fn(|| calls.try_recv().ok()).count();
-    // Each of 64 calls goes to either by lot: fewer than 8 at one of them come once in 10^10 runs.
+    // Each of 64 calls goes to either by lot: fewer than 8 at one of them come once in 10^10 runs. The second was asked once more,
+    // whether it is there.
     let (one, two) = (count(&mut calls_of_one), count(&mut calls_of_two));
-    assert_eq!(one + two, 65);
+    assert_eq!(one + two, 66);
     assert!(one > 8 && two > 8, "{one} and {two}");
 }
 
@@ -129,6 +135,77 @@ async fn the_replica_with_fewer_calls_is_asked() {
     assert!(idle_picks > 32, "{idle_picks} of 64");
 }
 
+/// A way to `target` that ends, with whatever passes through it, when the handle is aborted.
+async fn way(
+    tasks: &Tasks,
+    target: std::net::SocketAddr,
+) -> (Replica, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let replica = replica(listener.local_addr().unwrap());
+    let passing = tasks.spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = tokio::net::TcpStream::connect(target).await.unwrap();
+        let _ended = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+    });
+    (replica, passing)
+}
+
+#[tokio::test]
+async fn an_answer_that_breaks_off_is_unavailable_and_its_replica_rests() {
+    let tasks = Tasks::new();
+    let (far, _calls) = server(&tasks, false).await;
+    let (near, passing) = way(&tasks, far.name.parse().unwrap()).await;
+    let balanced = Balanced::new("test", vec![near]);
+    let mut client = HealthClient::new(balanced.clone());
+    let mut answer = client.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert!(answer.message().await.unwrap().is_some());
+    passing.abort();
+    let status = answer.message().await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert!(balanced.shared.all()[0].rests(Instant::now()));
+}
+
+#[tokio::test]
+async fn one_that_drains_is_left_alone_and_costs_no_retries() {
+    let tasks = Tasks::new();
+    let (leaving, mut refusals) = server(&tasks, true).await;
+    let (good, _calls) = server(&tasks, false).await;
+    let balanced = Balanced::new("test", vec![leaving, good]);
+    // It was there until now.
+    balanced.shared.all()[0].succeeded();
+    while balanced.shared.budget.withdraw() {}
+    for _ in 0..200 {
+        assert_eq!(ask(&balanced).await, Ok(()));
+    }
+    let refused = std::iter::from_fn(|| refusals.try_recv().ok()).count();
+    assert!((1..20).contains(&refused), "asked {refused} times of 200");
+}
+
+#[tokio::test]
+async fn one_that_has_its_port_but_does_not_serve_yet_keeps_no_call() {
+    let tasks = Tasks::new();
+    let loading = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (good, _calls) = server(&tasks, false).await;
+    let balanced = Balanced::new("test", vec![replica(loading.local_addr().unwrap()), good]);
+    let all = async {
+        for _ in 0..40 {
+            assert_eq!(ask(&balanced).await, Ok(()));
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), all).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_call_whose_own_time_is_over_blames_no_replica() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let balanced = Balanced::new("test", vec![replica(silent.local_addr().unwrap())]);
+    let mut request = tonic::Request::new(HealthCheckRequest::default());
+    request.set_timeout(Duration::from_millis(5));
+    let status = HealthClient::new(balanced.clone()).check(request).await.unwrap_err();
+    assert_ne!(status.code(), Code::Unavailable, "{status}");
+    assert!(!balanced.shared.all()[0].rests(Instant::now()));
+}
+
 #[tokio::test]
 async fn one_that_failed_rests_and_longer_each_time() {
     tokio::time::pause();
@@ -136,6 +213,10 @@ async fn one_that_failed_rests_and_longer_each_time() {
     let balanced = Balanced::new("test", vec![one, two]);
     let ill = Arc::clone(&balanced.shared.all()[0]);
     ill.failed();
+    // Calls that were running there all break at once.
+    ill.failed();
+    tokio::time::advance(FIRST_PAUSE).await;
+    assert!(!ill.rests(Instant::now()));
     ill.failed();
     let picked = |n: usize| {
         (0..n).filter(|_| Arc::ptr_eq(&balanced.shared.pick(&[]).unwrap(), &ill)).count()

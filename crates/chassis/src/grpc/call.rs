@@ -3,6 +3,7 @@
 //! Separate from the door, which only stacks it. A call lasts until the last byte of its answer: so long it is counted, and so
 //! long its span is open and current, whoever polls the answer.
 
+use crate::balance::DRAINING;
 use crate::tasks::{Admission, Tasks};
 use crate::telemetry::trace;
 use bytes::Bytes;
@@ -77,7 +78,7 @@ where
             return Box::pin(self.inner.call(request));
         }
         let Some(admission) = self.tasks.admit() else {
-            return Box::pin(async { Ok(Status::unavailable("draining").into_http()) });
+            return Box::pin(async { Ok(Status::unavailable(DRAINING).into_http()) });
         };
         let answer = self.inner.call(request);
         Box::pin(async move {

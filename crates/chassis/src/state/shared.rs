@@ -117,7 +117,7 @@ impl Shared {
     }
 
     /// Connects where it must and asks, both within the timeout.
-    async fn bounded<T, F>(
+    pub(super) async fn bounded<T, F>(
         &self,
         ask: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, StateError>
@@ -151,7 +151,7 @@ impl Shared {
     }
 }
 
-fn key(name: &str) -> String {
+pub(super) fn key(name: &str) -> String {
     format!("{PREFIX}{name}")
 }
 
@@ -163,7 +163,7 @@ fn describe(error: &RedisError) -> String {
     }
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

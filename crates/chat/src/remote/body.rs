@@ -217,7 +217,7 @@ fn choice(choice: ToolChoice) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::HashMap;
+    use std::collections::BTreeMap;
 
     fn dialect() -> Dialect {
         Dialect { model: "org/model".into(), max_completion_tokens: false }
@@ -256,7 +256,7 @@ mod tests {
             seed: Some(-3),
             n: 2,
             top_logprobs: Some(0),
-            logit_bias: HashMap::from([(7, -1.5)]),
+            logit_bias: BTreeMap::from([(7, -1.5)]),
             ..Sampling::default()
         };
         let body = chat(GenerateRequest { sampling: sampling.clone(), ..hello() }, &dialect());

@@ -22,6 +22,8 @@ pub struct DeploymentConfig {
     pub policy: Option<String>,
     /// What `/info` says; absent means what the service says.
     pub publisher: Option<String>,
+    /// The deployment that answers in its place while its model cannot.
+    pub fallback: Option<String>,
     /// Each of the following: absent means what the service says.
     pub completions: Option<bool>,
     /// Whether tools are understood.

@@ -15,6 +15,7 @@ fn listed() -> Vec<ListedModel> {
     let model = |name: &str, abilities| ListedModel {
         name: name.to_owned(),
         publisher: String::new(),
+        version: String::new(),
         abilities,
     };
     vec![

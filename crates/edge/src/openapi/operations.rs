@@ -4,7 +4,7 @@ use super::operation::{Answer, HTML, JSON, MERGE_PATCH, Operation};
 use super::parameters::Parameter;
 use api_types::rest::content_safety::{
     AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult,
-    DetectProtectedMaterialResult, ShieldPromptRequest, ShieldPromptResult,
+    DetectProtectedMaterialResult, LONGEST_TEXT, ShieldPromptRequest, ShieldPromptResult,
 };
 use api_types::rest::text_blocklists::{
     AddOrUpdateBlocklistItemsRequest, BlocklistItems, PagedTextBlocklistItems, PagedTextBlocklists,
@@ -213,7 +213,7 @@ fn text() -> Value {
 
 /// The schema of a body with one text to judge, called `name`.
 fn spoken(name: &str) -> Value {
-    let text = json!({"type": "string", "minLength": 1, "maxLength": 10_000});
+    let text = json!({"type": "string", "minLength": 1, "maxLength": LONGEST_TEXT});
     json!({"type": "object", "properties": {name: text}, "required": [name]})
 }
 

@@ -4,6 +4,7 @@ use super::Tag;
 use super::operation::Entry;
 use crate::config::{Config, ExtraDefault, Versions};
 use crate::context::Family;
+use api_types::rest::text_blocklists::BlocklistName;
 use serde_json::{Value, json};
 
 /// Headers every route understands.
@@ -86,7 +87,7 @@ fn in_path(name: &str) -> Value {
     };
     let schema = match name {
         // Of a blocklist (section 14).
-        "name" => json!({"type": "string", "pattern": "^[0-9A-Za-z._~-]{1,64}$"}),
+        "name" => json!({"type": "string", "pattern": BlocklistName::PATTERN}),
         _ => json!({"type": "string", "minLength": 1}),
     };
     json!({

@@ -1,5 +1,6 @@
 //! Tests of whole requests: the router in front of small services.
 
+mod answers;
 mod bad_requests;
 mod chat;
 mod content_filter;

@@ -5,18 +5,20 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
-use crate::sse;
-use crate::translate::chat_reply::{Collected, Updates, ended_early};
+use crate::translate::chat_reply::{Updates, ended_early};
 use crate::translate::{Answer, chat};
+use crate::{repeat, sse};
 use api_types::Fault;
 use api_types::rest::{ChatCompletionsRequest, ChatCompletionsUpdate, Parsed};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
+use std::sync::Arc;
 
 /// Answers a conversation.
 ///
@@ -27,6 +29,11 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let parsed = call.settle(parsed, Parsed::<ChatCompletionsRequest>::admit)?;
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
+    let spare = app.spare(&deployment, Modality::Chat, |spare| {
+        let Checked { request, extra_json } =
+            check::chat(parsed.clone(), spare, head.context.family)?;
+        Ok(chat::to_rpc(request, &spare.model, extra_json))
+    });
     let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
     head.admit(&app, &deployment.name, estimate).await?;
@@ -37,20 +44,20 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     answer.legacy_functions = request.legacy_functions;
     let prompt = Prompt::conversation(&request, policy);
     let request = chat::to_rpc(request, &deployment.model, extra_json);
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let ask = || app.generate(request.clone(), &head);
     if stream {
-        // No piece is taken before the verdict on the prompt.
-        let pieces = app.generate(request, &head.context, &head.record);
-        let (found, pieces) = app.screened(policy, prompt, pieces, &head.record).await?;
+        // No piece leaves before the verdict on the prompt.
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?), &head.record))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened, &head.record).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces), &head.record);
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
-    let collect = async {
-        Collected::take(head.watch(app.generate(request, &head.context, &head.record).await?)).await
-    };
+    let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
-    head.record.tokens(reply.usage.prompt, reply.usage.completion);
     let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
     Ok(head.record.serialise(|| Json(reply.into_chat(answer)).into_response()))
 }

@@ -5,19 +5,21 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::pieces::{Endings, ScreenedStream};
-use crate::sse;
 use crate::translate::Answer;
-use crate::translate::chat_reply::{Collected, ended_early};
+use crate::translate::chat_reply::ended_early;
 use crate::translate::completions::{self, Chunks};
+use crate::{repeat, sse};
 use api_types::Fault;
 use api_types::rest::{Completions, CompletionsRequest, Parsed};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
 use futures::{Stream, StreamExt as _};
+use std::sync::Arc;
 
 /// Continues prompts.
 ///
@@ -29,6 +31,11 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let dialect = call.dialect();
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Completions)?;
+    let spare = app.spare(&deployment, Modality::Completions, |spare| {
+        let Checked { request, extra_json } =
+            check::completions(parsed.clone(), spare, head.context.family)?;
+        Ok(completions::to_rpc(request, &spare.model, dialect, extra_json))
+    });
     let Checked { request, extra_json } =
         check::completions(parsed, &deployment, head.context.family)?;
     let estimate = Estimate::completions(&request, app.limits.completion_tokens());
@@ -39,19 +46,20 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         Answer::new(&head.context, "cmpl-", &deployment.model).with_options(request.stream_options);
     let prompt = Prompt::completions(&request, policy);
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let ask = || app.complete(request.clone(), &head);
     if stream {
-        let pieces = app.complete(request, &head.context, &head.record);
-        let (found, pieces) = app.screened(policy, prompt, pieces, &head.record).await?;
+        // No piece leaves before the verdict on the prompt.
+        let screened = repeat::begun(|| async {
+            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?), &head.record))
+        });
+        let (found, pieces) = app.screened(policy, prompt, screened, &head.record).await?;
         answer.prompt_found = found;
-        let pieces = app.guard.screen_reply(policy, choices, head.watch(pieces), &head.record);
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
-    let collect = async {
-        Collected::take(head.watch(app.complete(request, &head.context, &head.record).await?)).await
-    };
+    let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
     let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
-    head.record.tokens(reply.usage.prompt, reply.usage.completion);
     let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
     Ok(head.record.serialise(|| Json(reply.into_completions(answer)).into_response()))
 }

@@ -5,6 +5,7 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
@@ -12,6 +13,7 @@ use api_types::rest::{EmbeddingsRequest, Parsed};
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
 
 /// Embeds texts.
 ///
@@ -25,14 +27,20 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let family = head.context.family;
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::Embeddings)?;
+    let spare = app.spare(&deployment, Modality::Embeddings, |spare| {
+        let Checked { request, extra_json } = check::embeddings(parsed.clone(), spare, family)?;
+        Ok(embedding::texts_to_rpc(request, &spare.model, extra_json))
+    });
     let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
     head.admit(&app, &deployment.name, Estimate::embeddings(&request)).await?;
     let policy = if app.config.guard.embeddings { deployment.policy.as_str() } else { "" };
     let format = request.options.encoding_format;
     let prompt = Prompt::embeddings(&request, policy);
     let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);
-    let vectors = app.embed(request, &head.context, &head.record);
-    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let (_found, response) =
+        app.screened(policy, prompt, app.embed(request, &head), &head.record).await?;
+    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(head
         .record
         .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))

@@ -5,6 +5,7 @@ use crate::check::{self, Checked};
 use crate::deployments::Modality;
 use crate::error::ApiError;
 use crate::extract::Call;
+use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
@@ -12,6 +13,7 @@ use api_types::rest::ImageEmbeddingsRequest;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
+use std::sync::Arc;
 
 /// Embeds images.
 ///
@@ -25,6 +27,12 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let family = head.context.family;
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::ImageEmbeddings)?;
+    let spare = app.spare(&deployment, Modality::ImageEmbeddings, |spare| {
+        let Checked { request, extra_json } =
+            check::image_embeddings(parsed.clone(), spare, family)?;
+        let images = embedding::decode_images(&request)?;
+        Ok(embedding::images_to_rpc(request, images, &spare.model, extra_json))
+    });
     let Checked { request, extra_json } = check::image_embeddings(parsed, &deployment, family)?;
     let policy = deployment.policy.as_str();
     let format = request.options.encoding_format;
@@ -32,8 +40,10 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     head.admit(&app, &deployment.name, Estimate::image_embeddings(&request)).await?;
     let prompt = Prompt::images(&request, &images, policy);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
-    let vectors = app.embed(request, &head.context, &head.record);
-    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    let request = Candidates::new(Arc::clone(&deployment), request, spare);
+    let (_found, response) =
+        app.screened(policy, prompt, app.embed(request, &head), &head.record).await?;
+    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(head
         .record
         .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))

@@ -25,7 +25,7 @@ pub fn from_chat(model: chat::Model) -> ListedModel {
         audio,
         logprobs,
         extra_parameters,
-        version: _,
+        version,
         chat,
         parameter_limits,
         suffix,
@@ -45,7 +45,7 @@ pub fn from_chat(model: chat::Model) -> ListedModel {
         parameters: ParameterLimits::new(parameter_limits.into_iter().filter_map(limit)),
         suffix,
     };
-    ListedModel { name, publisher, abilities: Abilities::Chat(abilities) }
+    ListedModel { name, publisher, version, abilities: Abilities::Chat(abilities) }
 }
 
 fn limit(limit: chat::ParameterLimit) -> Option<(Parameter, ParameterLimit)> {
@@ -68,7 +68,7 @@ pub fn from_embedding(model: embedding::Model) -> ListedModel {
         any_dimensions,
         max_tokens,
         input_types: _,
-        version: _,
+        version,
         images_per_call,
         extra_parameters,
     } = model;
@@ -86,7 +86,7 @@ pub fn from_embedding(model: embedding::Model) -> ListedModel {
         encodings: EncodingFormat::ALL.to_vec(),
         images_per_call,
     };
-    ListedModel { name, publisher, abilities: Abilities::Embedding(abilities) }
+    ListedModel { name, publisher, version, abilities: Abilities::Embedding(abilities) }
 }
 
 /// What `GET /v1/models` says of a deployment; `most_images` is the edge's own bound of one request.
@@ -208,7 +208,15 @@ mod tests {
 
     fn deployment(abilities: Abilities) -> Deployment {
         let (name, model) = ("m".to_owned(), "m".to_owned());
-        Deployment { name, model, publisher: "p".into(), policy: String::new(), abilities }
+        Deployment {
+            name,
+            model,
+            publisher: "p".into(),
+            version: String::new(),
+            policy: String::new(),
+            fallback: None,
+            abilities,
+        }
     }
 
     #[test]

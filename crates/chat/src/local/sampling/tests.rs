@@ -2,7 +2,7 @@
 
 use super::*;
 use serde_json::json;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 const SIZE: (i32, u32) = (4, 64);
 
@@ -48,7 +48,7 @@ fn penalties_follow_the_formula_of_openai() {
 
 #[test]
 fn a_bias_can_force_and_ban_a_token() {
-    let mut forced = greedy(|r| r.logit_bias = HashMap::from([(3, 100.0), (0, -100.0)]));
+    let mut forced = greedy(|r| r.logit_bias = BTreeMap::from([(3, 100.0), (0, -100.0)]));
     assert_eq!(draws(&mut forced, &[1.0, 0.0, -1.0, -9.0], 2), [3, 3]);
 }
 
@@ -94,7 +94,7 @@ fn what_the_engine_does_not_know_is_refused_by_name() {
 
 #[test]
 fn a_token_outside_the_vocabulary_is_refused() {
-    let request = Sampling { logit_bias: HashMap::from([(4, 1.0)]), ..Sampling::default() };
+    let request = Sampling { logit_bias: BTreeMap::from([(4, 1.0)]), ..Sampling::default() };
     let error = Plan::new(&request, &Map::new(), &defaults(), SIZE).unwrap_err();
     assert!(matches!(error, ChatError::Invalid { target, .. } if target == "logit_bias"));
 }

@@ -168,3 +168,26 @@ async fn what_the_model_cannot_do_is_422_with_its_place() {
     assert_eq!(answer.status, 422);
     assert_eq!(answer.json()["detail"]["loc"], json!(["body", "messages", 0, "content", 1]));
 }
+
+#[tokio::test]
+async fn more_bodies_than_there_is_room_for_are_refused_and_room_comes_back() {
+    let edge =
+        edge(&[("EDGE__LIMITS__BODY_BYTES", "400"), ("EDGE__LIMITS__BODIES_BYTES", "400")]).await;
+    let path = "/chat/completions?api-version=2024-05-01-preview";
+    let mut body = says("/hang");
+    body["stream"] = json!(true);
+    body["user"] = json!("u".repeat(200));
+    let path_v1 = "/v1/chat/completions";
+    // Held as long as its answer is not read to the end.
+    let held = edge.router.clone().oneshot(post(path_v1, body.to_string())).await.unwrap();
+    assert_eq!(held.status(), 200);
+    let long = says(&"x".repeat(200));
+    let refused = edge.post(path, &long).await;
+    assert_eq!(
+        (refused.status.as_u16(), refused.headers["retry-after"].to_str().unwrap()),
+        (503, "1")
+    );
+    drop(held);
+    let answer = edge.post(path, &long).await;
+    assert_eq!(answer.status.as_u16(), 200, "{}", answer.text);
+}

@@ -1,6 +1,7 @@
 //! The three services, small enough to say beforehand what they answer, on loopback listeners of their own.
 //!
-//! The chat service repeats the last user message word by word, unless that is `/hang`, `/die` or `/fail`. Content safety
+//! The chat service repeats the last user message word by word, unless that is `/hang`, `/die` or `/fail`; its
+//! model `down` is never there. Content safety
 //! blocks a prompt with the word `bad` and a reply with the word `rotten`.
 
 use api_types::rpc::{chat, content_safety as safety, embedding};
@@ -88,9 +89,13 @@ impl chat::chat_service_server::ChatService for Chat {
             _ => String::new(),
         };
         let started = chat::Started { model: request.model.clone() };
+        let down = request.model == "down";
         self.seen.generated.lock().unwrap().push(request);
         if said == "/fail" {
             return Err(broken());
+        }
+        if down {
+            return Err(Fault::new(ErrorCode::Unavailable, "the model is away").into_status());
         }
         let mut events = vec![generate_event(Event::Started(started))];
         events.extend(words(&said).into_iter().map(|w| generate_event(Event::Text(w))));
@@ -144,7 +149,8 @@ impl chat::chat_service_server::ChatService for Chat {
             extra_parameters: vec!["top_k".into()],
             ..Default::default()
         };
-        let models = vec![model("talk"), model("Other")];
+        let down = chat::Model { tools: true, ..model("down") };
+        let models = vec![model("talk"), model("Other"), down];
         Ok(Response::new(chat::ListModelsResponse { models }))
     }
 }

@@ -40,6 +40,10 @@ impl App {
     }
 
     /// The pieces that `call` gives, or that were kept; `kind` is none for a request whose answers differ.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is asked, of whom, and how its answer is read"
+    )]
     pub(super) async fn pieces<T, M, F>(
         &self,
         kind: Option<Kind>,
@@ -82,6 +86,10 @@ impl App {
     }
 
     /// The message that `call` gives, or that was kept.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is asked, of whom, and how its answer is read"
+    )]
     pub(super) async fn message<T, M, F>(
         &self,
         kind: Kind,

@@ -53,12 +53,13 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
         let screened = repeat::begun(|| async {
             Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?), &head.record))
         });
-        let (found, pieces) = app.screened(policy, prompt, screened, &head.record).await?;
+        let (found, pieces) =
+            Box::pin(app.screened(policy, prompt, screened, &head.record)).await?;
         answer.prompt_found = found;
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
-    let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
+    let (found, reply) = Box::pin(app.screened(policy, prompt, collect, &head.record)).await?;
     answer.prompt_found = found;
     let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
     Ok(head.record.serialise(|| Json(reply.into_completions(answer)).into_response()))

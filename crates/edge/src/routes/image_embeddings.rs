@@ -42,7 +42,7 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let (_found, response) =
-        app.screened(policy, prompt, app.embed(request, &head), &head.record).await?;
+        Box::pin(app.screened(policy, prompt, app.embed(request, &head), &head.record)).await?;
     head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(head
         .record

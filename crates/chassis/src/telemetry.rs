@@ -217,7 +217,11 @@ fn tracer(
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
         .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
-        .with_resource(Resource::builder().with_service_name(format!("koine-{service}")).build())
+        .with_resource(
+            Resource::builder()
+                .with_service_name(format!("koine-{}", service.replace('_', "-")))
+                .build(),
+        )
         .build();
     Ok(Some(provider))
 }

@@ -9,25 +9,17 @@ use crate::extract::Head;
 use crate::fallback::Candidate;
 use crate::pieces::{self, Endings, Piece, PieceStream, Usage};
 use crate::translate::chat_reply::ended_early;
+use crate::translate::content::Asked;
 use api_types::rpc::chat::Sampling;
-use api_types::rpc::embedding::{EmbedRequest, EmbedResponse};
 use api_types::{ErrorCode, Fault};
 use futures::future::ready;
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, BoxStream, StreamExt as _};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 /// What a message of a generation says; none for what this edge does not know.
 type Read<M> = fn(M) -> Option<Piece>;
-
-/// What is asked, of whom, and the span in which it is answered.
-pub(super) struct Question<T> {
-    /// None for a request whose answers differ.
-    pub(super) kind: Option<Kind>,
-    pub(super) asked: Candidate<T>,
-    pub(super) generation: Generation,
-}
 
 /// Whether the same request has the same answer (`temperature` 0) or asks for one (`seed`).
 pub(super) fn repeats(sampling: Option<&Sampling>) -> bool {
@@ -47,71 +39,95 @@ impl App {
         Some(Key::new(kind, owner, &asked.deployment.version, &asked.request.encode_to_vec()))
     }
 
-    /// The pieces that `call` gives, or that were kept.
+    /// The pieces that `call` gives, or that were kept; `kind` is none for a request whose answers differ.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is asked, of whom, and how its answer is read"
+    )]
     pub(super) async fn pieces<T, M, F>(
         &self,
-        question: Question<T>,
+        kind: Option<Kind>,
+        asked: Candidate<T>,
         head: &Head,
         call: impl FnOnce(Request<T>) -> F + Send + 'static,
         read: Read<M>,
     ) -> Result<PieceStream, Fault>
     where
-        T: Message + 'static,
+        T: Message + Asked + 'static,
         M: Message + Default + 'static,
         F: Future<Output = Result<Response<Streaming<M>>, Status>> + Send,
     {
-        let Question { kind, asked, mut generation } = question;
         let key = kind.and_then(|kind| self.key(kind, &asked, head));
+        let mut generation = Generation::begin(&asked, &head.record);
         let request = timed(asked.request, &head.context);
         let compute = async move {
             let answer = call(request).await.map_err(failed)?;
-            Ok::<_, Fault>(answer.into_inner().map(|message| message.map_err(failed)).boxed())
+            Ok::<_, Fault>(answer.into_inner().map(|message| message.map_err(failed)))
         };
+        let compute = Box::pin(compute).instrument(generation.span());
         let messages = async {
-            let Some(key) = key else { return compute.await };
+            let Some(key) = key else { return Ok((None, compute.await?.boxed())) };
             let frames = async move { Ok(whole(compute.await?, read)) };
             let (source, frames) = self.cache.answer(key, frames).await?;
-            head.record.cached(source);
-            Ok(frames.map(|frame| decode(frame?)).boxed())
+            let messages: BoxStream<'static, Result<M, Fault>> =
+                frames.map(|frame| decode(frame?)).boxed();
+            Ok((Some(source), messages))
         };
-        let messages = messages.instrument(generation.span()).await;
-        let messages = messages.inspect_err(|fault| generation.failed(fault))?;
+        let messages = messages.await.inspect_err(|fault| generation.failed(fault));
+        let (source, messages) = messages?;
+        if let Some(source) = source {
+            head.record.cached(source);
+            generation.cached(source);
+        }
         generation.begun();
         let pieces = messages.filter_map(move |message| ready(message.map(read).transpose()));
         let pieces = pieces.inspect(move |piece| generation.observe(piece));
         Ok(pieces::until(head.context.deadline, pieces))
     }
 
-    /// The vectors that `call` gives, or that were kept.
-    pub(super) async fn vectors<F>(
+    /// The message that `call` gives, or that was kept.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what is asked, of whom, and how its answer is read"
+    )]
+    pub(super) async fn message<T, M, F>(
         &self,
-        question: Question<EmbedRequest>,
+        kind: Kind,
+        asked: Candidate<T>,
         head: &Head,
-        call: impl FnOnce(Request<EmbedRequest>) -> F + Send + 'static,
-    ) -> Result<EmbedResponse, Fault>
+        call: impl FnOnce(Request<T>) -> F + Send + 'static,
+        prompt_tokens: fn(&M) -> u32,
+    ) -> Result<M, Fault>
     where
-        F: Future<Output = Result<Response<EmbedResponse>, Status>> + Send,
+        T: Message + Asked + 'static,
+        M: Message + Default + 'static,
+        F: Future<Output = Result<Response<M>, Status>> + Send,
     {
-        let Question { kind, asked, mut generation } = question;
-        let key = kind.and_then(|kind| self.key(kind, &asked, head));
+        let key = self.key(kind, &asked, head);
+        let mut generation = Generation::begin(&asked, &head.record);
         let request = timed(asked.request, &head.context);
-        let compute = async move { Ok(call(request).await.map_err(failed)?.into_inner()) };
-        let answer = async {
-            let Some(key) = key else { return compute.await };
+        let compute = async move {
+            let answer = call(request).await.map_err(failed)?;
+            Ok::<M, Fault>(answer.into_inner())
+        };
+        let compute = Box::pin(compute).instrument(generation.span());
+        let message = async {
+            let Some(key) = key else { return Ok((None, compute.await?)) };
             let frames = async move {
-                let message: EmbedResponse = compute.await?;
+                let message: M = compute.await?;
                 Ok(stream::iter([Ok(message.encode_to_vec().into())]).boxed())
             };
             let (source, mut frames) = self.cache.answer(key, frames).await?;
-            head.record.cached(source);
-            decode(frames.next().await.ok_or_else(unreadable)??)
+            Ok((Some(source), decode(frames.next().await.ok_or_else(unreadable)??)?))
         };
-        let answer = head.record.timed(Step::Model, answer.instrument(generation.span())).await;
-        let answer = answer.inspect_err(|fault| generation.failed(fault))?;
-        let prompt = answer.usage.map_or(0, |usage| usage.prompt_tokens);
-        generation.spent(Usage { prompt, ..Usage::default() });
-        head.record.tokens(prompt, 0);
-        Ok(answer)
+        let answered = head.record.timed(Step::Model, Box::pin(message)).await;
+        let (source, message) = answered.inspect_err(|fault| generation.failed(fault))?;
+        if let Some(source) = source {
+            head.record.cached(source);
+            generation.cached(source);
+        }
+        generation.spent(Usage { prompt: prompt_tokens(&message), ..Usage::default() });
+        Ok(message)
     }
 }
 

@@ -5,13 +5,16 @@
 
 use super::Record;
 use super::timing::Step;
+use crate::cache::Source;
+use crate::fallback::Candidate;
 use crate::pieces::{Piece, Usage};
+use crate::translate::content::Asked;
 use api_types::rest::chat_completions::FinishReason;
 use api_types::{ErrorCode, Fault};
 use chassis::telemetry::trace;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tracing::Span;
 
@@ -49,7 +52,10 @@ pub struct Generation {
     operation: Operation,
     model: String,
     span: Span,
-    record: Arc<Record>,
+    /// Of the request; a call that several share may outlive the first.
+    record: Weak<Record>,
+    /// How the answer came about, where the cache had a part in it.
+    source: Option<Source>,
     began: Instant,
     /// When the service began with it.
     begun: Option<Instant>,
@@ -63,13 +69,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// `model`, which comes from the table, is asked now; `content` writes what it is asked.
-    pub fn begin(
-        operation: Operation,
-        model: &str,
-        record: &Arc<Record>,
-        content: impl FnOnce() -> String,
-    ) -> Self {
+    /// The model of a deployment is asked now.
+    pub fn begin<T: Asked>(asked: &Candidate<T>, record: &Arc<Record>) -> Self {
+        let (operation, model) = (T::OPERATION, asked.deployment.model.as_str());
         let name = operation.as_str();
         let span = tracing::debug_span!(
             "generation",
@@ -81,13 +83,14 @@ impl Generation {
         );
         let keeps = trace::keeps_content();
         if keeps {
-            trace::attribute(&span, "gen_ai.input.messages", content());
+            trace::attribute(&span, "gen_ai.input.messages", asked.request.content());
         }
         Self {
             operation,
             model: model.to_owned(),
             span,
-            record: Arc::clone(record),
+            record: Arc::downgrade(record),
+            source: None,
             began: Instant::now(),
             begun: None,
             first: None,
@@ -108,7 +111,15 @@ impl Generation {
     /// The service has begun to answer: the request has left its queue.
     pub fn begun(&mut self) {
         self.begun = Some(Instant::now());
-        self.record.took(Step::Queue, self.began.elapsed());
+        if let Some(record) = self.record.upgrade() {
+            record.took(Step::Queue, self.began.elapsed());
+        }
+    }
+
+    /// The cache had a part in the answer.
+    pub fn cached(&mut self, source: Source) {
+        trace::attribute(&self.span, "koine.cache", source.as_str());
+        self.source = Some(source);
     }
 
     /// Takes note of a step of the answer.
@@ -122,8 +133,8 @@ impl Generation {
             Ok(Piece::Started(_) | Piece::Vetted { .. }) => {}
             Err(fault) => self.failed(fault),
         }
-        if let Some(begun) = self.begun {
-            self.record.has_taken(Step::Model, begun.elapsed());
+        if let Some((begun, record)) = self.begun.zip(self.record.upgrade()) {
+            record.has_taken(Step::Model, begun.elapsed());
         }
     }
 
@@ -230,7 +241,10 @@ impl Drop for Generation {
         if !self.span.is_disabled() {
             self.describe();
         }
-        let _in_span = self.span.enter();
-        self.measure();
+        // An answer that was computed for somebody else is no call.
+        if matches!(self.source, None | Some(Source::Miss)) {
+            let _in_span = self.span.enter();
+            self.measure();
+        }
     }
 }

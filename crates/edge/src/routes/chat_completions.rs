@@ -55,12 +55,13 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
             let reply = Reply { choices, begins, pieces: head.watch(ask().await?) };
             Ok(app.guard.screen_reply(&screening, reply, &head.record))
         });
-        let (found, pieces) = app.screened(&screening, prompt, screened, &head.record).await?;
+        let (found, pieces) =
+            Box::pin(app.screened(&screening, prompt, screened, &head.record)).await?;
         answer.prompt_found = found;
         return sse::respond(updates(Updates::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
-    let (found, reply) = app.screened(&screening, prompt, collect, &head.record).await?;
+    let (found, reply) = Box::pin(app.screened(&screening, prompt, collect, &head.record)).await?;
     answer.prompt_found = found;
     let reply = app.guard.screen_whole(&screening, reply, &head.record).await?;
     Ok(head.record.serialise(|| Json(reply.into_chat(answer)).into_response()))

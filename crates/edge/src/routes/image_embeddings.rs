@@ -42,7 +42,9 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let vectors = app.embed(request, &head);
-    let (_found, response) = app.screened(&screening, prompt, vectors, &head.record).await?;
+    let (_found, response) =
+        Box::pin(app.screened(&screening, prompt, vectors, &head.record)).await?;
+    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
     Ok(head
         .record
         .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))

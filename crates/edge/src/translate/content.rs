@@ -3,13 +3,45 @@
 //! Separate because it is called only where `telemetry.trace_content` is set. Long texts are cut, and what is no text is named
 //! and left out.
 
-use crate::events::LONGEST_CONTENT;
+use crate::events::{LONGEST_CONTENT, Operation};
 use api_types::rpc::{chat, embedding};
 use serde_json::{Value, json};
 
+/// A request to a model: what it asks for, and what it says.
+pub trait Asked {
+    /// What is asked for.
+    const OPERATION: Operation;
+
+    /// What is said.
+    fn content(&self) -> String;
+}
+
+impl Asked for chat::GenerateRequest {
+    const OPERATION: Operation = Operation::Chat;
+
+    fn content(&self) -> String {
+        conversation(self)
+    }
+}
+
+impl Asked for chat::CompleteRequest {
+    const OPERATION: Operation = Operation::TextCompletion;
+
+    fn content(&self) -> String {
+        prompts(self)
+    }
+}
+
+impl Asked for embedding::EmbedRequest {
+    const OPERATION: Operation = Operation::Embeddings;
+
+    fn content(&self) -> String {
+        inputs(self)
+    }
+}
+
 /// The messages of a conversation.
-#[must_use]
-pub fn conversation(request: &chat::GenerateRequest) -> String {
+fn conversation(request: &chat::GenerateRequest) -> String {
     let messages = request.messages.iter().map(|message| {
         let role = match message.role() {
             chat::Role::Unspecified | chat::Role::User => "user",
@@ -27,8 +59,7 @@ pub fn conversation(request: &chat::GenerateRequest) -> String {
 }
 
 /// Prompts to continue, each as a message of a user.
-#[must_use]
-pub fn prompts(request: &chat::CompleteRequest) -> String {
+fn prompts(request: &chat::CompleteRequest) -> String {
     let texts = request.prompts.iter().map(|prompt| match &prompt.prompt {
         Some(chat::prompt::Prompt::Text(text)) => Some(text.as_str()),
         Some(chat::prompt::Prompt::Tokens(_)) | None => None,
@@ -37,8 +68,7 @@ pub fn prompts(request: &chat::CompleteRequest) -> String {
 }
 
 /// Inputs to embed, each as a message of a user.
-#[must_use]
-pub fn inputs(request: &embedding::EmbedRequest) -> String {
+fn inputs(request: &embedding::EmbedRequest) -> String {
     match &request.input {
         Some(embedding::embed_request::Input::Texts(texts)) => {
             users(texts.items.iter().map(|item| match &item.input {

@@ -4,7 +4,7 @@ VENV := .venv
 # The one profile of this workspace: see Cargo.toml.
 CARGO_FLAGS := --release
 
-.PHONY: run test lint bench chaos images setup models venv fmt
+.PHONY: run test lint bench chaos trace images setup models venv fmt
 
 run: setup ## install what is missing, build, fetch the models, serve on http://127.0.0.1:8080
 	cargo build $(CARGO_FLAGS) --workspace --bin koine
@@ -24,6 +24,9 @@ lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between
 	cargo test $(CARGO_FLAGS) --workspace --test api architecture
 	deploy/supply/deny.sh
 	python3 tests/chart/proto.py
+
+trace: setup models venv ## one filtered streaming chat through four processes, as a collector of traces sees it
+	@cd tests/clients && ../../$(VENV)/bin/python traced.py
 
 bench: setup models venv ## the figures of README's table, measured here
 	target/release/overhead

@@ -34,6 +34,8 @@ def panel(title, about, unit, *queries, kind="timeseries", width=8, stack=False)
 ERRORS = f'sum(rate(edge_requests_total{{{I}, status=~"5.."}}[$__rate_interval])) / {rate("edge_requests_total")}'
 BROKEN = f'sum(rate(edge_requests_total{{{I}, outcome="broken"}}[$__rate_interval])) / {rate("edge_requests_total")}'
 
+LEFT = f'sum(rate(edge_requests_total{{{I}, outcome="abandoned"}}[$__rate_interval])) / {rate("edge_requests_total")}'
+
 OVERVIEW = ("Koine: overview", "edge_requests_total", {
     "What clients see": [
         panel("Processes up", "Below the number that should run: a process is away or its admin port is.", "short",
@@ -79,10 +81,22 @@ EDGE = ("Koine: edge", "edge_requests_total", {
     "Load": [
         panel("In flight", "Requests that have come and not ended.", "short",
               (f"edge_in_flight_requests{{{I}}}", "{{instance}}")),
+        panel("Tokens in flight", "What these requests are taken to cost, by deployment.", "short",
+              (f"sum by (deployment) (edge_in_flight_tokens{{{I}}})", "{{deployment}}")),
+        panel("Clients that left", "Part of the requests whose caller did not wait for the end.", "percentunit",
+              (LEFT, "left")),
         panel("Tokens by deployment", "Read and written.", "short",
               (rate("edge_tokens_total", "deployment, kind"), "{{deployment}} {{kind}}")),
         panel("Mean prompt and answer", "Tokens of one request.", "short",
               (f'{rate("edge_tokens_total", "kind")} / ignoring(kind) group_left {rate("edge_request_seconds_count")}', "{{kind}}")),
+    ],
+    "Calls of models": [
+        panel("Time by model", "As the edge sees it: with the queue and the network. 95 in 100 are faster.", "s",
+              *quantiles("gen_ai_client_operation_duration_seconds", "gen_ai_request_model")),
+        panel("How calls fail", "By the error; cancelled is a client that left, or a prompt that was blocked meanwhile.", "ops",
+              (rate("gen_ai_client_operation_duration_seconds_count", "error_type", 'error_type!=""'), "{{error_type}}"), stack=True),
+        panel("Tokens of a call", "Median, read and written.", "short",
+              (f'histogram_quantile(0.5, {rate("gen_ai_client_token_usage_bucket", "le, gen_ai_token_type")})', "{{gen_ai_token_type}}")),
     ],
     "Calls to the services": [
         panel("Replicas known", "Of all services together, as each edge's name service says.", "short",
@@ -112,12 +126,20 @@ CHAT = ("Koine: chat", "chat_requests_total", {
     "Requests": [
         panel("By outcome", "stop and length are whole answers; cancelled is a client that left; the rest are errors by name.", "reqps",
               (rate("chat_requests_total", "outcome"), "{{outcome}}"), stack=True),
-        panel("First token", "Waiting, reading the prompt, one step.", "s", *quantiles("chat_first_token_seconds")),
-        panel("Whole answer", "", "s", *quantiles("chat_request_seconds")),
+        panel("First token", "Waiting, reading the prompt, one step.", "s", *quantiles("gen_ai_server_time_to_first_token_seconds")),
+        panel("Time per token", "Of whole answers, after their first token: how fast a reader sees it grow.", "s",
+              *quantiles("gen_ai_server_time_per_output_token_seconds")),
+        panel("Whole answer", "", "s", *quantiles("gen_ai_server_request_duration_seconds")),
+        panel("Whole answer by model", "95 in 100 are faster.", "s",
+              *quantiles("gen_ai_server_request_duration_seconds", "gen_ai_request_model", 'job="koine-chat"')),
+        panel("In flight", "Requests that have come and not ended, of servers upstream too.", "short",
+              (f"sum by (model) (chat_in_flight_requests{{{I}}})", "{{model}}")),
     ],
     "Engine": [
         panel("Sequences", "Running fill the batch; waiting means it is full.", "short",
               (f"sum(chat_active_sequences{{{I}}})", "running"), (f"sum(chat_waiting_sequences{{{I}}})", "waiting")),
+        panel("Tokens in flight", "Prompts and answers so far of all sequences that run or wait.", "short",
+              (f"sum by (model) (chat_in_flight_tokens{{{I}}})", "{{model}}")),
         panel("One decoding step", "Its time is the time per output token of every sequence in the batch.", "s",
               *quantiles("chat_decode_step_seconds")),
         panel("Sequences in a step", "How full the batch is; near 1 there is room.", "short",
@@ -144,6 +166,8 @@ def onnx(job):
     return [
         panel("Tokens that wait", "By model; the signal for autoscaling. At `batch.queue_tokens` requests are refused.", "short",
               (f"sum by (model) (onnx_queue_tokens{{{I}, {only}}})", "{{model}}")),
+        panel("Tokens being computed", "Near `batch.batch_tokens` all the time: the model is busy.", "short",
+              (f"sum by (model) (onnx_in_flight_tokens{{{I}, {only}}})", "{{model}}")),
         panel("Rows of a batch", "More is better for throughput.", "short",
               (f'{rate("onnx_batch_rows_sum", "model", only)} / {rate("onnx_batch_rows_count", "model", only)}', "{{model}}")),
         panel("Time of a batch", "95 in 100 are faster.", "s", *quantiles("onnx_batch_seconds", "model", only)),
@@ -155,6 +179,10 @@ EMBEDDING = ("Koine: embedding", "embedding_requests_total", {
         panel("By kind", "", "reqps", (rate("embedding_requests_total", "kind"), "{{kind}}"), stack=True),
         panel("By code", "ok, or the error by name.", "reqps", (rate("embedding_requests_total", "code"), "{{code}}"), stack=True),
         panel("Time", "95 in 100 are faster.", "s", *quantiles("embedding_request_seconds", "kind")),
+        panel("Time by model", "95 in 100 are faster.", "s",
+              *quantiles("gen_ai_server_request_duration_seconds", "gen_ai_request_model", 'job="koine-embedding"'), width=12),
+        panel("In flight", "Requests that have come and not ended.", "short",
+              (f"sum by (model) (embedding_in_flight_requests{{{I}}})", "{{model}}"), width=12),
     ],
     "Work": [
         panel("Inputs", "Texts and images.", "ops", (rate("embedding_inputs_total", "kind"), "{{kind}}"), width=12),
@@ -172,6 +200,8 @@ SAFETY = ("Koine: content safety", "content_safety_requests_total", {
         panel("By call", "", "reqps", (rate("content_safety_requests_total", "call"), "{{call}}"), stack=True),
         panel("By code", "ok, or the error by name.", "reqps", (rate("content_safety_requests_total", "code"), "{{code}}"), stack=True),
         panel("Time", "95 in 100 are faster.", "s", *quantiles("content_safety_request_seconds", "call")),
+        panel("In flight", "Calls that have come and not ended.", "short",
+              (f"sum by (call) (content_safety_in_flight_requests{{{I}}})", "{{call}}"), width=24),
     ],
     "Verdicts": [
         panel("Passed and blocked", "", "ops", (rate("content_safety_verdicts_total", "direction, outcome"), "{{direction}} {{outcome}}"),
@@ -191,7 +221,9 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 def target(index, query):
     expression, legend = query
-    return {"refId": chr(ord("A") + index), "datasource": DATASOURCE, "expr": expression, "legendFormat": legend}
+    query = {"refId": chr(ord("A") + index), "datasource": DATASOURCE, "expr": expression, "legendFormat": legend}
+    # Points that lead to the trace of a request of that bucket.
+    return {**query, "exemplar": True} if "_bucket" in expression else query
 
 
 def grafana_panel(number, at, spec):

@@ -15,4 +15,5 @@ mod shutdown;
 mod state;
 mod text_blocklists;
 mod tls;
+mod traces;
 mod vectors;

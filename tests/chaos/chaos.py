@@ -6,7 +6,6 @@ Needs the release binaries, the default models and Debian's redis-server, and no
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import tempfile
@@ -94,7 +93,7 @@ def told(passed_over):
 
 def page(chosen, rows, memory, passed_over):
     shape = (
-        f"Command: `make chaos`. Machine: {report.machine()}, which also ran the callers, the proxy and the model server.\n"
+        f"Command: `make chaos`. Machine: {report.machine()},\nwhich also ran the callers, the proxy and the model server.\n"
         f"Two replicas of each service, {chosen.callers} callers at the same time; SIGKILL for "
         f"{chosen.kill_seconds / 60:.0f} minutes, {chosen.rolls} rolling restarts of everything."
     )
@@ -129,9 +128,10 @@ async def main(chosen, logs):
 if __name__ == "__main__":
     arguments = options()
     folder = Path(tempfile.mkdtemp(prefix="koine-chaos-logs-"))
-    met = False
-    with contextlib.suppress(asyncio.CancelledError):
+    try:
         met = asyncio.run(main(arguments, folder))
+    except asyncio.CancelledError:
+        sys.exit(f"interrupted; the logs are in {folder}")
     print("every bar is met" if met else f"a bar is missed; the logs are in {folder}", file=sys.stderr)
     if met:
         for log in folder.iterdir():

@@ -175,7 +175,7 @@ class Stack:
             "EDGE__RATES__DEFAULT_CLASS": "plenty",
             "EDGE__RATES__DEPLOYMENTS": f"[{{deployments=['counted'],limits={{requests_per_day={COUNTED}}}}},"
             f"{{deployments=['narrow'],limits={{concurrent={NARROW}}}}}]",
-            "EDGE__DEPLOYMENTS": "[{name='unscreened',service='chat',model='quick',policy=''},"
+            "EDGE__DEPLOYMENTS": "[{name='plain',service='chat',model='steady',policy=''},"
             "{name='counted',service='chat',model='quick',policy=''},"
             "{name='narrow',service='chat',model='narrow',policy=''},"
             "{name='slow',service='chat',model='slow',policy=''}]",

@@ -108,7 +108,7 @@ def start_services(**extra):
 
     processes = {}
     for service in SERVICES:
-        env = clean_env(**compose_environment(service, ports), **extra)
+        env = clean_env(**compose_environment(service, ports) | extra)
         log = open(BINARIES / f"clients-{service}.log", "w")
         processes[service] = subprocess.Popen([BINARIES / service], env=env, cwd="/", stderr=log)
         processes[service].koine_env = env

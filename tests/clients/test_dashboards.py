@@ -167,6 +167,24 @@ def test_a_query_names_metrics_and_labels_that_exist(series, where, query):
     assert grouped <= ADDED | labels, where
 
 
+def documented():
+    """Each metric of the table in docs/metrics.md: its kind and its labels."""
+    for name, kind, labels in re.findall(r"^\| `(\w+)` \| (\w+) \| (.*?) ?\| ", (ROOT / "docs/metrics.md").read_text(), re.MULTILINE):
+        yield name, kind, set(re.findall(r"`(\w+)`", labels))
+
+
+def test_the_table_of_metrics_is_what_a_running_stack_shows(series):
+    table = {name: labels for name, _, labels in documented()}
+    kinds = {name: kind for name, kind, _ in documented()}
+    shown = {}
+    for name, labels in (RARE | series).items():
+        metric = re.sub(r"_(bucket|sum|count)$", "", name)
+        shown.setdefault(metric if kinds.get(metric) == "histogram" else name, set()).update(labels - {"le"})
+    assert shown.keys() - table.keys() == set(), "not in the table"
+    assert table.keys() - shown.keys() == set(), "nobody has it"
+    assert shown == table
+
+
 def words_of_the_source():
     files = [*ROOT.glob("crates/*/src/**/*.rs")]
     return set(re.findall(r'"([\w-]+)"', "\n".join(file.read_text() for file in files)))

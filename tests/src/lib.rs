@@ -1,6 +1,7 @@
 //! A whole Koine on port 0 with deterministic models: what the tests and the benchmark drive.
 #![expect(clippy::unwrap_used, reason = "test support: a failed start is a failed test")]
 
+pub mod collector;
 pub mod fakes;
 pub mod redis;
 

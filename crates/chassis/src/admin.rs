@@ -1,11 +1,13 @@
 //! The admin port: `/livez`, `/readyz`, `/metrics`. On a port of its own so that it is never exposed by accident.
 
 use crate::Tasks;
+use crate::telemetry::Exposition;
 use anyhow::Context as _;
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, StatusCode};
 use axum::routing::get;
-use metrics_exporter_prometheus::PrometheusHandle;
+use std::future::ready;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -14,12 +16,12 @@ use tokio::net::{TcpListener, TcpStream};
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Serves the admin routes until the tasks stop.
-pub fn spawn(listener: TcpListener, tasks: &Tasks, metrics: PrometheusHandle) {
-    let ready = tasks.clone();
+pub fn spawn(listener: TcpListener, tasks: &Tasks, metrics: Exposition) {
+    let asked = tasks.clone();
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
-        .route("/readyz", get(move || readyz(ready.clone())))
-        .route("/metrics", get(move || std::future::ready(metrics.render())));
+        .route("/readyz", get(move || readyz(asked.clone())))
+        .route("/metrics", get(move |headers: HeaderMap| ready(rendered(&metrics, &headers))));
     let stopping = tasks.stopping();
     // Not tracked: it answers readiness and metrics until the very end.
     tasks.spawn_untracked(async move {
@@ -27,6 +29,15 @@ pub fn spawn(listener: TcpListener, tasks: &Tasks, metrics: PrometheusHandle) {
             tracing::error!(%error, "admin port failed");
         }
     });
+}
+
+fn rendered(
+    metrics: &Exposition,
+    headers: &HeaderMap,
+) -> ([(HeaderName, &'static str); 1], String) {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (kind, text) = metrics.render(accept);
+    ([(CONTENT_TYPE, kind)], text)
 }
 
 async fn readyz(tasks: Tasks) -> (StatusCode, &'static str) {

@@ -1,14 +1,22 @@
 //! The gRPC door of a service and the client that reaches it.
 //!
+<<<<<<< HEAD
 //! The server adds what every service needs (drain, trace context, health, reflection, TCP_NODELAY) behind a door that may ask
 //! for a token and for TLS (`door.rs`); the client dials lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
 
 mod door;
+=======
+//! The door adds what every service needs (drain and trace context in `call.rs`, health, reflection, TCP_NODELAY); the client dials
+//! lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
+
+mod call;
+>>>>>>> main
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod token;
 
+<<<<<<< HEAD
 pub use door::{Door, DoorConfig, DoorsConfig, Guarded, Pass};
 
 use crate::Problems;
@@ -18,18 +26,25 @@ use anyhow::Context as _;
 use http::header::AUTHORIZATION;
 use http_body_util::BodyExt as _;
 use opentelemetry::propagation::Injector;
+=======
+use crate::balance::Balanced;
+use crate::tasks::Tasks;
+use crate::telemetry::trace;
+use anyhow::Context as _;
+>>>>>>> main
 use serde::Deserialize;
-use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tonic::body::Body;
-use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::Server;
+<<<<<<< HEAD
 use tower::{Layer, Service};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+=======
+use tonic::transport::server::TcpIncoming;
+>>>>>>> main
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -125,11 +140,15 @@ pub async fn serve(
     tasks.set_ready();
     let incoming = door.incoming(listener, tasks);
     Server::builder()
-        .trace_fn(call_span)
+        .trace_fn(call::span)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
+<<<<<<< HEAD
         // Before anything is counted or done for a stranger.
         .layer(door)
         .layer(DrainLayer { tasks: tasks.clone() })
+=======
+        .layer(call::DrainLayer { tasks: tasks.clone() })
+>>>>>>> main
         .add_routes(routes.add_service(health).add_service(reflection))
         .serve_with_incoming_shutdown(incoming, tasks.stopping())
         .await
@@ -165,6 +184,7 @@ pub fn client(
     Ok(InterceptedService::new(balanced, Propagate { pass: pass.clone() }))
 }
 
+<<<<<<< HEAD
 fn call_span(request: &http::Request<()>) -> Span {
     let span = tracing::info_span!("grpc", otel.name = request.uri().path(), otel.kind = "server");
     crate::telemetry::continue_trace(&span, request.headers());
@@ -176,12 +196,18 @@ fn call_span(request: &http::Request<()>) -> Span {
 pub struct Propagate {
     pass: Pass,
 }
+=======
+/// Makes the current span the parent of what the called service does.
+#[derive(Debug, Clone, Copy)]
+pub struct Propagate;
+>>>>>>> main
 
 impl Interceptor for Propagate {
     fn call(
         &mut self,
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
+<<<<<<< HEAD
         let context = Span::current().context();
         opentelemetry::global::get_text_map_propagator(|p| {
             p.inject_context(&context, &mut Metadata(request.metadata_mut()));
@@ -189,69 +215,9 @@ impl Interceptor for Propagate {
         if let Some(token) = self.pass.metadata() {
             request.metadata_mut().insert(AUTHORIZATION.as_str(), token);
         }
+=======
+        trace::inject(request.metadata_mut());
+>>>>>>> main
         Ok(request)
     }
-}
-
-struct Metadata<'a>(&'a mut MetadataMap);
-
-impl Injector for Metadata<'_> {
-    fn set(&mut self, key: &str, value: String) {
-        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
-            self.0.insert(key, value);
-        }
-    }
-}
-
-/// Refuses calls while draining, and keeps the others counted until the last byte of their answer.
-#[derive(Debug, Clone)]
-struct DrainLayer {
-    tasks: Tasks,
-}
-
-impl<S> Layer<S> for DrainLayer {
-    type Service = Drain<S>;
-    fn layer(&self, inner: S) -> Drain<S> {
-        Drain { inner, tasks: self.tasks.clone() }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Drain<S> {
-    inner: S,
-    tasks: Tasks,
-}
-
-impl<S, B> Service<http::Request<B>> for Drain<S>
-where
-    S: Service<http::Request<B>, Response = http::Response<Body>>,
-    S::Future: Send + 'static,
-{
-    type Response = http::Response<Body>;
-    type Error = S::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
-        // Health answers until the end: "not serving" is an answer too.
-        if request.uri().path().starts_with("/grpc.health.") {
-            return Box::pin(self.inner.call(request));
-        }
-        let Some(admission) = self.tasks.admit() else {
-            return Box::pin(async { Ok(tonic::Status::unavailable(DRAINING).into_http()) });
-        };
-        let answer = self.inner.call(request);
-        Box::pin(async move { Ok(answer.await?.map(|body| counted(body, admission))) })
-    }
-}
-
-/// The same body; `admission` is dropped with it.
-fn counted(body: Body, admission: Admission) -> Body {
-    Body::new(body.map_frame(move |frame| {
-        let _held = &admission;
-        frame
-    }))
 }

@@ -25,6 +25,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
 
+/// How often measurements are taken in: thousands wait at most, each 16 bytes.
+const TIDY_EVERY: Duration = Duration::from_secs(5);
+
 /// The life of one service binary. `section` is the service's table in the configuration (`edge`), `defaults` its
 /// embedded `config.toml`. Understands `--config FILE`, `--check`, `healthcheck`, `--version` and `--help`.
 /// Exit code 0 after a clean stop, 2 for a configuration that is wrong, 1 for any other failure.
@@ -132,6 +135,7 @@ where
         let admin = bind(&service.admin_listen).await?;
         admin::spawn(admin, &tasks, telemetry.metrics());
     }
+    tasks.spawn_untracked(tidy(telemetry.metrics(), tasks.stopping()));
     tracing::info!(service = section, listen = %listener.local_addr()?, "starting");
     let stopper = tasks.clone();
     let deadline = Duration::from_millis(service.drain_timeout_ms);
@@ -149,6 +153,14 @@ where
     telemetry.flush();
     tracing::info!(service = section, "stopped");
     served
+}
+
+/// Takes in measurements every few seconds, scraped or not, until `stopping` resolves.
+async fn tidy(metrics: telemetry::Exposition, stopping: impl Future<Output = ()>) {
+    let mut stopping = std::pin::pin!(stopping);
+    while tokio::time::timeout(TIDY_EVERY, &mut stopping).await.is_err() {
+        metrics.tidy();
+    }
 }
 
 /// Binds `address` (`host:port`, port 0 for any).

@@ -1,20 +1,35 @@
 //! Logs, traces and metrics of a process, set up once by its `main`.
 //!
-//! Logs go to stderr; traces leave by OTLP only where an endpoint is configured; metrics are scraped from the admin port.
+//! Logs go to stderr; traces leave by OTLP only where an endpoint is configured; metrics are scraped from the admin port. What
+//! is logged is chosen by `telemetry.log` alone and what is traced by `trace::wanted` alone, so quieter logs lose no span.
+
+mod exemplars;
+mod exposition;
+mod lines;
+pub mod trace;
+
+pub use exposition::Exposition;
 
 use crate::Problems;
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use opentelemetry::propagation::Extractor;
+use exemplars::{Exemplars, Recording};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+<<<<<<< HEAD
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use serde::Deserialize;
 use std::sync::OnceLock;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+=======
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use serde::{Deserialize, Deserializer};
+use std::sync::Arc;
+use tracing_subscriber::filter::{FilterFn, LevelFilter};
+>>>>>>> main
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -22,10 +37,45 @@ use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 /// Upper bounds in seconds of the latency histograms; 1 ms to 2 minutes.
 const LATENCY_BUCKETS: [f64; 14] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
-/// Upper bounds of histograms that count rows of a batch.
-const ROW_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
-/// Ending of their names.
-const ROWS: &str = "_rows";
+/// Upper bounds of histograms that have others, by the end of their names. Those of `gen_ai_*` are what OpenTelemetry's
+/// conventions for generative AI metrics say.
+const OTHER_BUCKETS: [(&str, &[f64]); 6] = [
+    ("_rows", &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
+    ("gen_ai_client_operation_duration_seconds", &OPERATION_BUCKETS),
+    ("gen_ai_server_request_duration_seconds", &OPERATION_BUCKETS),
+    (
+        "gen_ai_server_time_to_first_token_seconds",
+        &[
+            0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5,
+            10.0,
+        ],
+    ),
+    (
+        "gen_ai_server_time_per_output_token_seconds",
+        &[0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5],
+    ),
+    (
+        "gen_ai_client_token_usage",
+        &[
+            1.0,
+            4.0,
+            16.0,
+            64.0,
+            256.0,
+            1024.0,
+            4096.0,
+            16384.0,
+            65536.0,
+            262_144.0,
+            1_048_576.0,
+            4_194_304.0,
+            16_777_216.0,
+            67_108_864.0,
+        ],
+    ),
+];
+const OPERATION_BUCKETS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 
 /// The `telemetry` table of a service.
 #[derive(Debug, Clone, Deserialize)]
@@ -37,6 +87,20 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Where traces go by OTLP over gRPC (`http://collector:4317`); empty means nowhere.
     pub otlp_endpoint: String,
+    /// Part of the traces that begin here which is kept, 0 to 1; one that a caller began is kept where the caller keeps it.
+    #[serde(deserialize_with = "share")]
+    pub trace_share: f64,
+    /// Whether spans carry what was asked and answered.
+    pub trace_content: bool,
+}
+
+fn share<'de, D: Deserializer<'de>>(value: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(value)?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(serde::de::Error::custom("expected a number from 0.0 to 1.0"))
+    }
 }
 
 impl TelemetryConfig {
@@ -64,17 +128,18 @@ impl TelemetryConfig {
 pub enum LogFormat {
     /// For people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object a line, with the ids of its trace.
     Json,
 }
 
 /// Keeps the exporters alive; `flush` before the process ends.
 #[derive(Debug)]
 pub struct Telemetry {
-    metrics: PrometheusHandle,
+    metrics: Exposition,
     traces: Option<SdkTracerProvider>,
 }
 
+<<<<<<< HEAD
 /// The filter of the process-wide logger.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
@@ -87,26 +152,44 @@ pub(crate) fn set_filter(filter: &str) {
 }
 
 /// Installs the process-wide logger, tracer and metrics recorder.
+=======
+/// Installs the process-wide logger, tracer and metrics recorder. Called within a runtime, which the export of traces uses.
+>>>>>>> main
 ///
 /// # Errors
 /// When the filter does not parse, the OTLP endpoint is not a URL, or another one is installed already.
 pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("`telemetry.log`: `{}` is not a log filter", config.log))?;
+<<<<<<< HEAD
     let (filter, handle) = reload::Layer::new(filter);
+=======
+    let to_stderr = fmt::layer().with_writer(std::io::stderr);
+>>>>>>> main
     let lines = match config.log_format {
-        LogFormat::Text => fmt::layer().with_writer(std::io::stderr).boxed(),
-        LogFormat::Json => fmt::layer().with_writer(std::io::stderr).json().boxed(),
+        LogFormat::Text => to_stderr.with_filter(filter).boxed(),
+        LogFormat::Json => {
+            to_stderr.json().map_event_format(lines::WithIds).with_filter(filter).boxed()
+        }
     };
-    let traces = tracer(service, &config.otlp_endpoint)?;
-    let spans =
-        traces.as_ref().map(|t| tracing_opentelemetry::layer().with_tracer(t.tracer("koine")));
+    let traces = tracer(service, config)?;
+    trace::keep_content(config.trace_content && traces.is_some());
+    let spans = traces.as_ref().map(|provider| {
+        tracing_opentelemetry::layer()
+            .with_tracer(provider.tracer("koine"))
+            .with_location(false)
+            .with_threads(false)
+            .with_target(false)
+            .with_tracked_inactivity(false)
+            .with_filter(FilterFn::new(trace::wanted).with_max_level_hint(LevelFilter::DEBUG))
+            .boxed()
+    });
+    let layers: Vec<_> = std::iter::once(lines).chain(spans).collect();
     tracing_subscriber::registry()
-        .with(filter)
-        .with(lines)
-        .with(spans)
+        .with(layers)
         .try_init()
         .context("a logger is installed already")?;
+<<<<<<< HEAD
     // The first of this process, as the logger is.
     let _first = FILTER.set(handle);
     let metrics = PrometheusBuilder::new()
@@ -115,10 +198,37 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         .and_then(PrometheusBuilder::install_recorder)
         .context("a metrics recorder is installed already")?;
     Ok(Telemetry { metrics, traces })
+=======
+    Ok(Telemetry { metrics: recorder(traces.is_some())?, traces })
+>>>>>>> main
 }
 
-fn tracer(service: &'static str, endpoint: &str) -> anyhow::Result<Option<SdkTracerProvider>> {
+/// Installs the recorder of metrics; with exemplars where there are traces to point to.
+fn recorder(traced: bool) -> anyhow::Result<Exposition> {
+    let mut builder = PrometheusBuilder::new().set_buckets(&LATENCY_BUCKETS)?;
+    for (name, bounds) in OTHER_BUCKETS {
+        builder = builder.set_buckets_for_metric(Matcher::Suffix(name.to_owned()), bounds)?;
+    }
+    let recorder = builder.build_recorder();
+    let exemplars = traced.then(|| Arc::new(Exemplars::new(buckets_of)));
+    let exposition = Exposition::new(recorder.handle(), exemplars.clone());
+    metrics::set_global_recorder(Recording::new(recorder, exemplars))
+        .map_err(|_| anyhow::anyhow!("a metrics recorder is installed already"))?;
+    Ok(exposition)
+}
+
+/// The upper bounds of the histogram `name`.
+fn buckets_of(name: &str) -> &'static [f64] {
+    let other = OTHER_BUCKETS.iter().find(|(end, _)| name.ends_with(end));
+    other.map_or(&LATENCY_BUCKETS, |(_, bounds)| bounds)
+}
+
+fn tracer(
+    service: &'static str,
+    config: &TelemetryConfig,
+) -> anyhow::Result<Option<SdkTracerProvider>> {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    let endpoint = &config.otlp_endpoint;
     if endpoint.is_empty() {
         return Ok(None);
     }
@@ -127,39 +237,23 @@ fn tracer(service: &'static str, endpoint: &str) -> anyhow::Result<Option<SdkTra
         .with_endpoint(endpoint)
         .build()
         .with_context(|| format!("`telemetry.otlp_endpoint`: cannot export to `{endpoint}`"))?;
+    let begun_here = Sampler::TraceIdRatioBased(config.trace_share);
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(exporter)
+        .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
         .with_resource(Resource::builder().with_service_name(format!("koine-{service}")).build())
         .build();
     Ok(Some(provider))
 }
 
-/// Makes `span` a child of the W3C trace context in `headers`, if there is one. Call it before the span is entered.
-pub fn continue_trace(span: &Span, headers: &http::HeaderMap) {
-    let parent = opentelemetry::global::get_text_map_propagator(|p| p.extract(&Headers(headers)));
-    // Fails only where no tracer is installed, and then there is nothing to link.
-    let _unlinked = span.set_parent(parent);
-}
-
-struct Headers<'a>(&'a http::HeaderMap);
-
-impl Extractor for Headers<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(|v| v.to_str().ok())
-    }
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(http::HeaderName::as_str).collect()
-    }
-}
-
 impl Telemetry {
     /// What `/metrics` renders.
     #[must_use]
-    pub fn metrics(&self) -> PrometheusHandle {
+    pub fn metrics(&self) -> Exposition {
         self.metrics.clone()
     }
 
-    /// Sends what is still buffered.
+    /// Sends what is still buffered; waits for a collector that does not answer for 5 seconds at most.
     pub fn flush(&self) {
         if let Some(Err(error)) = self.traces.as_ref().map(SdkTracerProvider::shutdown) {
             tracing::warn!(%error, "traces could not be flushed");

@@ -45,6 +45,12 @@ impl Backends {
         self.list.iter().flat_map(|backend| backend.models()).collect()
     }
 
+    /// Whether one of them has a model of this name.
+    #[must_use]
+    pub fn serves(&self, name: &str) -> bool {
+        self.find(name).is_ok()
+    }
+
     /// Answers a conversation by the model it names.
     ///
     /// # Errors

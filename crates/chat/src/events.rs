@@ -6,6 +6,12 @@ use crate::backend::{FinishReason, Piece, Usage};
 use crate::error::ChatError;
 use api_types::ErrorCode;
 use std::time::{Duration, Instant};
+use tracing::Span;
+
+/// Who provides the models, where conventions ask for a provider.
+const PROVIDER: &str = "koine";
+/// How a request ends whose caller has gone.
+const CANCELLED: &str = "cancelled";
 
 /// What was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,30 +29,47 @@ impl Method {
             Self::Complete => "complete",
         }
     }
+
+    /// By its name in OpenTelemetry's conventions for generative AI.
+    const fn operation(self) -> &'static str {
+        match self {
+            Self::Generate => "chat",
+            Self::Complete => "text_completion",
+        }
+    }
 }
 
 /// A request being answered; dropping it writes the line and the metrics.
 #[derive(Debug)]
 pub(crate) struct RequestEvent {
+    span: Span,
     method: Method,
+    /// Known here, or empty: a label.
     model: String,
     started: Instant,
     first: Option<Duration>,
     outcome: Option<&'static str>,
+    /// The code of the error that ended it.
+    failed: Option<&'static str>,
+    complete: bool,
     usage: Usage,
     pieces: u32,
 }
 
 impl RequestEvent {
-    /// A request for `model` has come.
-    pub(crate) fn begin(method: Method, model: &str) -> Self {
-        let model = model.to_owned();
+    /// A request for `model` has come, in the current span; none where nobody here has the model that it names.
+    pub(crate) fn begin(method: Method, model: Option<&str>) -> Self {
+        let model = model.unwrap_or_default().to_owned();
+        metrics::gauge!("chat_in_flight_requests", "model" => model.clone()).increment(1.0);
         Self {
+            span: Span::current(),
             method,
             model,
             started: Instant::now(),
             first: None,
             outcome: None,
+            failed: None,
+            complete: false,
             usage: Usage::default(),
             pieces: 0,
         }
@@ -60,7 +83,10 @@ impl RequestEvent {
                 self.first.get_or_insert(self.started.elapsed());
             }
             Ok(Piece::Finished { reason, .. }) => self.outcome = Some(finish_name(*reason)),
-            Ok(Piece::Usage(usage)) => self.usage = *usage,
+            Ok(Piece::Usage(usage)) => {
+                self.usage = *usage;
+                self.complete = true;
+            }
             Err(error) => self.failed(error),
         }
     }
@@ -69,15 +95,41 @@ impl RequestEvent {
     pub(crate) fn failed(&mut self, error: &ChatError) {
         let code = error.code();
         self.outcome = Some(code.as_str());
+        self.failed = Some(code.as_str());
         if matches!(code, ErrorCode::Internal | ErrorCode::UpstreamFailed) {
             tracing::error!(model = self.model, %error, "generation failed");
         }
     }
 }
 
+impl RequestEvent {
+    /// The three times that the conventions ask of a model server.
+    fn measure(&self, took: Duration, completion_tokens: u32) {
+        let error = if self.complete { "" } else { self.failed.unwrap_or(CANCELLED) };
+        let (operation, model) = (self.method.operation(), || self.model.clone());
+        metrics::histogram!("gen_ai_server_request_duration_seconds", "gen_ai_operation_name" => operation,
+            "gen_ai_provider_name" => PROVIDER, "gen_ai_request_model" => model(), "error_type" => error)
+        .record(took);
+        let Some(first) = self.first.filter(|_| self.complete) else { return };
+        metrics::histogram!("gen_ai_server_time_to_first_token_seconds", "gen_ai_operation_name" => operation,
+            "gen_ai_provider_name" => PROVIDER, "gen_ai_request_model" => model())
+        .record(first);
+        if completion_tokens > 1 {
+            metrics::histogram!("gen_ai_server_time_per_output_token_seconds", "gen_ai_operation_name" => operation,
+                "gen_ai_provider_name" => PROVIDER, "gen_ai_request_model" => model())
+            .record(took.saturating_sub(first) / (completion_tokens - 1));
+        }
+    }
+}
+
 impl Drop for RequestEvent {
     fn drop(&mut self) {
-        let (method, outcome) = (self.method.as_str(), self.outcome.unwrap_or("cancelled"));
+        let span = self.span.clone();
+        let _in_span = span.enter();
+        metrics::gauge!("chat_in_flight_requests", "model" => self.model.clone()).decrement(1.0);
+        let cancelled = !self.complete && self.failed.is_none();
+        let outcome = if cancelled { CANCELLED } else { self.outcome.unwrap_or(CANCELLED) };
+        let method = self.method.as_str();
         let took = self.started.elapsed();
         let Usage { prompt_tokens, mut completion_tokens, cached_tokens, reasoning_tokens: _ } =
             self.usage;
@@ -90,10 +142,7 @@ impl Drop for RequestEvent {
         metrics::counter!("chat_prompt_tokens_total").increment(u64::from(prompt_tokens));
         metrics::counter!("chat_cached_tokens_total").increment(u64::from(cached_tokens));
         metrics::counter!("chat_completion_tokens_total").increment(u64::from(completion_tokens));
-        metrics::histogram!("chat_request_seconds", "method" => method).record(took);
-        if let Some(first) = self.first {
-            metrics::histogram!("chat_first_token_seconds", "method" => method).record(first);
-        }
+        self.measure(took, completion_tokens);
         tracing::info!(
             method,
             model = self.model,
@@ -130,12 +179,14 @@ pub(crate) fn stepped_back() {
     tracing::debug!("the cache is full; the youngest sequence starts over");
 }
 
-/// How busy the engine of `model` is.
-pub(crate) fn load(model: &str, active: usize, waiting: usize) {
-    #[expect(clippy::cast_precision_loss, reason = "hundreds at most")]
-    for (name, value) in
-        [("chat_active_sequences", active as f64), ("chat_waiting_sequences", waiting as f64)]
-    {
+/// How busy the engine of `model` is: its sequences, and the tokens of all of them, prompts and answers so far.
+pub(crate) fn load(model: &str, active: usize, waiting: usize, tokens: usize) {
+    for (name, value) in [
+        ("chat_active_sequences", active),
+        ("chat_waiting_sequences", waiting),
+        ("chat_in_flight_tokens", tokens),
+    ] {
+        let value = u32::try_from(value).map_or(f64::MAX, f64::from);
         metrics::gauge!(name, "model" => model.to_owned()).set(value);
     }
 }

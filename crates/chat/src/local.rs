@@ -18,6 +18,7 @@ mod sampling;
 mod schema;
 mod sequence;
 mod slots;
+mod steps;
 mod stream;
 
 use crate::backend::{Backend, CompleteRequest, GenerateRequest, ModelInfo, PieceStream};
@@ -33,6 +34,7 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::Instant;
+use steps::Steps;
 use stream::Pieces;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -102,7 +104,8 @@ impl LocalEngine {
         let (begun, begins) = oneshot::channel();
         // From here on a caller who leaves drops the stream, and with it the request.
         let stream = Pieces::new(reader, self.stopper.engine.clone());
-        let sink = Sink { pieces, begun, _permit: permit, since: Instant::now() };
+        let (since, steps) = (Instant::now(), Steps::begin());
+        let sink = Sink { pieces, begun, _permit: permit, since, steps };
         self.intake.try_send((intake, sink)).map_err(|error| match error {
             TrySendError::Full(_) => busy(),
             TrySendError::Disconnected(_) => ended(),

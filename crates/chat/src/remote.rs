@@ -17,10 +17,12 @@ use api_types::{ErrorCode, Fault};
 use async_trait::async_trait;
 use body::Dialect;
 use chassis::config::Secret;
+use chassis::telemetry::trace;
 use reader::Reader;
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use tracing::{Instrument as _, Span};
 use upstream::{ApiKey, EndpointConfig, Events, Pool, PoolConfig, Route, UpstreamError, Verdict};
 
 /// A model that a server elsewhere answers for.
@@ -62,10 +64,32 @@ impl Remote {
         body: &Value,
         reader: Reader,
     ) -> Result<PieceStream, ChatError> {
-        match self.pool.stream(route, body).await {
-            Ok(events) => Ok(pieces(events, reader, self.info.name.clone())),
-            Err(error) => Err(failed(&self.info.name, &error)),
+        let span = self.span(route);
+        match self.pool.stream(route, body).instrument(span.clone()).await {
+            Ok(events) => Ok(pieces(events, reader, (self.info.name.clone(), span))),
+            Err(error) => {
+                trace::failed(&span, error.kind());
+                Err(failed(&self.info.name, &error))
+            }
         }
+    }
+}
+
+impl Remote {
+    /// The span of a call, until the end of its answer. The server speaks OpenAI's protocol, whoever it is of.
+    fn span(&self, route: Route) -> Span {
+        let operation = match route {
+            Route::ChatCompletions => "chat",
+            Route::Completions => "text_completion",
+        };
+        tracing::debug_span!(
+            "upstream",
+            otel.name = format!("{operation} {}", self.dialect.model),
+            otel.kind = "client",
+            gen_ai.operation.name = operation,
+            gen_ai.provider.name = "openai",
+            gen_ai.request.model = self.dialect.model,
+        )
     }
 }
 
@@ -126,10 +150,12 @@ struct Answer {
     reader: Reader,
     ready: VecDeque<Piece>,
     model: String,
+    span: Span,
 }
 
-fn pieces(events: Events, reader: Reader, model: String) -> PieceStream {
-    let answer = Answer { events: Some(events), reader, ready: VecDeque::new(), model };
+fn pieces(events: Events, reader: Reader, (model, span): (String, Span)) -> PieceStream {
+    trace::attribute(&span, "server.address", events.endpoint().to_owned());
+    let answer = Answer { events: Some(events), reader, ready: VecDeque::new(), model, span };
     Box::pin(futures::stream::unfold(answer, |mut answer| async move {
         let item = answer.next().await.transpose()?;
         Some((item, answer))
@@ -162,6 +188,7 @@ impl Answer {
     fn end(&mut self, error: &UpstreamError) -> ChatError {
         self.events = None;
         self.ready.clear();
+        trace::failed(&self.span, error.kind());
         failed(&self.model, error)
     }
 }

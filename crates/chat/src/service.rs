@@ -58,7 +58,8 @@ impl ChatService for Door {
     ) -> Result<Response<Self::GenerateStream>, Status> {
         let request = read_generate(request.into_inner()).map_err(status)?;
         let model = request.model.clone();
-        let mut event = RequestEvent::begin(Method::Generate, &model);
+        let known = self.backends.serves(&model).then_some(model.as_str());
+        let mut event = RequestEvent::begin(Method::Generate, known);
         let pieces = self.backends.generate(request).await;
         let pieces = pieces.inspect_err(|error| event.failed(error)).map_err(status)?;
         Ok(Response::new(answer(pieces, event, model, generate_event)))
@@ -70,7 +71,8 @@ impl ChatService for Door {
     ) -> Result<Response<Self::CompleteStream>, Status> {
         let request = read_complete(request.into_inner()).map_err(status)?;
         let model = request.model.clone();
-        let mut event = RequestEvent::begin(Method::Complete, &model);
+        let known = self.backends.serves(&model).then_some(model.as_str());
+        let mut event = RequestEvent::begin(Method::Complete, known);
         let pieces = self.backends.complete(request).await;
         let pieces = pieces.inspect_err(|error| event.failed(error)).map_err(status)?;
         Ok(Response::new(answer(pieces, event, model, complete_event)))

@@ -6,7 +6,11 @@
 use crate::error::SafetyError;
 use crate::policy::{Direction, Verdict};
 use api_types::ErrorCode;
-use std::time::Duration;
+use std::time::Instant;
+use tracing::Span;
+
+/// How a call ends whose caller has gone.
+const CANCELLED: &str = "cancelled";
 
 /// What was asked.
 #[derive(Debug, Clone, Copy)]
@@ -38,22 +42,50 @@ impl Call {
     }
 }
 
-/// A call has been answered.
-pub(crate) fn answered<T>(call: Call, taken: Duration, outcome: &Result<T, SafetyError>) {
-    let call = call.as_str();
-    let code = match outcome {
-        Ok(_) => "ok",
-        Err(error) => error.code().as_str(),
-    };
-    metrics::counter!("content_safety_requests_total", "call" => call, "code" => code).increment(1);
-    metrics::histogram!("content_safety_request_seconds", "call" => call).record(taken);
-    match outcome {
-        Ok(_) => {}
-        // A caller's mistakes are the caller's to read; these are the operator's.
-        Err(error) if matches!(error.code(), ErrorCode::Internal) => {
-            tracing::error!(%error, call, "a call failed");
+/// A call that is being answered; dropping it unanswered says that its caller has gone.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    span: Span,
+    call: &'static str,
+    started: Instant,
+    code: &'static str,
+}
+
+impl Asked {
+    /// A call has come, in the current span.
+    pub(crate) fn begin(call: Call) -> Self {
+        let call = call.as_str();
+        metrics::gauge!("content_safety_in_flight_requests", "call" => call).increment(1.0);
+        Self { span: Span::current(), call, started: Instant::now(), code: CANCELLED }
+    }
+
+    /// It has been answered.
+    pub(crate) fn answered<T>(mut self, outcome: &Result<T, SafetyError>) {
+        self.code = match outcome {
+            Ok(_) => "ok",
+            Err(error) => error.code().as_str(),
+        };
+        let call = self.call;
+        match outcome {
+            Ok(_) => {}
+            // A caller's mistakes are the caller's to read; these are the operator's.
+            Err(error) if matches!(error.code(), ErrorCode::Internal) => {
+                tracing::error!(%error, call, "a call failed");
+            }
+            Err(error) => tracing::debug!(code = self.code, call, %error, "a call was refused"),
         }
-        Err(error) => tracing::debug!(code, call, %error, "a call was refused"),
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        let _in_span = self.span.enter();
+        let Self { call, code, .. } = *self;
+        metrics::gauge!("content_safety_in_flight_requests", "call" => call).decrement(1.0);
+        metrics::counter!("content_safety_requests_total", "call" => call, "code" => code)
+            .increment(1);
+        metrics::histogram!("content_safety_request_seconds", "call" => call)
+            .record(self.started.elapsed());
     }
 }
 

@@ -7,7 +7,7 @@ mod blocklists;
 use crate::blocklist::Hit;
 use crate::category::{Attack, Category, Grade, Grades};
 use crate::error::SafetyError;
-use crate::events::{self, Call};
+use crate::events::{self, Asked, Call};
 use crate::policy::{DEFAULT, Direction, Judged, Verdict};
 use crate::screen::{Screen, Segment, Source};
 use api_types::Fault;
@@ -16,7 +16,6 @@ use chassis::Tasks;
 use chassis::grpc::Served;
 use std::future::ready;
 use std::sync::Arc;
-use std::time::Instant;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tonic::server::NamedService as _;
@@ -223,9 +222,9 @@ async fn answer<T>(
     call: Call,
     work: impl Future<Output = Result<T, SafetyError>>,
 ) -> Result<Response<T>, Status> {
-    let started = Instant::now();
+    let asked = Asked::begin(call);
     let outcome = work.await;
-    events::answered(call, started.elapsed(), &outcome);
+    asked.answered(&outcome);
     outcome.map(Response::new).map_err(|error| Fault::from(error).into_status())
 }
 

@@ -6,10 +6,12 @@
 mod answers;
 mod text_blocklists;
 
+use crate::app::answers::Question;
 use crate::cache::{Cache, Kind};
 use crate::config::Config;
 use crate::context::Context;
 use crate::deployments::{ListedModel, Table};
+use crate::events::{Generation, Operation};
 use crate::extract::Head;
 use crate::fallback::{Candidate, Candidates};
 use crate::guard::Guard;
@@ -165,9 +167,13 @@ impl App {
         let client = self.chat.as_ref().ok_or_else(no_service)?;
         let ask = |asked: Candidate<chat::GenerateRequest>| {
             let mut client = client.clone();
-            let kind = answers::repeats(asked.request.sampling.as_ref()).then_some(Kind::Chat);
+            let repeats = answers::repeats(asked.request.sampling.as_ref());
+            let content = || translate::content::conversation(&asked.request);
+            let generation =
+                Generation::begin(Operation::Chat, &asked.request.model, &head.record, content);
+            let question = Question { kind: repeats.then_some(Kind::Chat), asked, generation };
             let call = |request| async move { client.generate(request).await };
-            self.pieces(kind, asked, head, call, translate::chat::from_rpc)
+            self.pieces(question, head, call, translate::chat::from_rpc)
         };
         asked.ask(ask).await
     }
@@ -184,10 +190,15 @@ impl App {
         let client = self.chat.as_ref().ok_or_else(no_service)?;
         let ask = |asked: Candidate<chat::CompleteRequest>| {
             let mut client = client.clone();
-            let kind =
-                answers::repeats(asked.request.sampling.as_ref()).then_some(Kind::Completions);
+            let repeats = answers::repeats(asked.request.sampling.as_ref());
+            let (operation, content) =
+                (Operation::TextCompletion, || translate::content::prompts(&asked.request));
+            let generation =
+                Generation::begin(operation, &asked.request.model, &head.record, content);
+            let question =
+                Question { kind: repeats.then_some(Kind::Completions), asked, generation };
             let call = |request| async move { client.complete(request).await };
-            self.pieces(kind, asked, head, call, translate::completions::from_rpc)
+            self.pieces(question, head, call, translate::completions::from_rpc)
         };
         asked.ask(ask).await
     }
@@ -204,8 +215,13 @@ impl App {
         let client = self.embedding.as_ref().ok_or_else(no_service)?;
         let ask = |asked: Candidate<embedding::EmbedRequest>| {
             let mut client = client.clone();
+            let (operation, content) =
+                (Operation::Embeddings, || translate::content::inputs(&asked.request));
+            let generation =
+                Generation::begin(operation, &asked.request.model, &head.record, content);
+            let question = Question { kind: Some(Kind::Embedding), asked, generation };
             let call = |request| async move { client.embed(request).await };
-            self.message(Kind::Embedding, asked, head, call)
+            self.vectors(question, head, call)
         };
         asked.ask(ask).await
     }

@@ -20,7 +20,7 @@ pub use keys::hash_of;
 use crate::config::Config;
 use crate::context::{Context, Family};
 use crate::error::ApiError;
-use crate::events::{self, Record, Route, TurnedAway};
+use crate::events::{self, Record, Route, Step, TurnedAway};
 use api_types::{ErrorCode, Fault};
 use arc_swap::ArcSwap;
 use axum::extract::{Request, State};
@@ -262,10 +262,15 @@ pub async fn require(
     mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let caller = access.identify(request.headers()).await?;
+    let record = request.extensions().get::<Arc<Record>>().map(Arc::clone);
+    let identified = access.identify(request.headers());
+    let caller = match &record {
+        Some(record) => record.timed(Step::Auth, identified).await?,
+        None => identified.await?,
+    };
     let family =
         request.extensions().get::<Context>().map_or(Family::Inference, |context| context.family);
-    if let Some(record) = request.extensions().get::<Arc<Record>>() {
+    if let Some(record) = &record {
         record.caller(&caller.name);
     }
     let route = Route::of(request.uri().path(), family);

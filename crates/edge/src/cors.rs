@@ -16,12 +16,13 @@ const REMEMBERED: Duration = Duration::from_secs(7200);
 /// What is served.
 const METHODS: [Method; 4] = [Method::GET, Method::POST, Method::PATCH, Method::DELETE];
 /// Headers of answers that the clients read, beside those that any page may.
-const EXPOSED: [&str; 15] = [
+const EXPOSED: [&str; 16] = [
     "x-request-id",
     "apim-request-id",
     "x-ms-client-request-id",
     "x-ms-error-code",
     "x-ms-region",
+    "server-timing",
     "retry-after",
     "retry-after-ms",
     "x-should-retry",

@@ -4,19 +4,26 @@
 //! writes itself when the last byte has left or the client has: dropping it is what ends a request. Label values are enums or
 //! names from the deployment table, never text of a caller.
 
+mod door;
+mod generation;
 mod route;
+mod timing;
 
+pub use door::{Queued, TurnedAway, limited, turned_away, uncounted};
+pub use generation::{Generation, LONGEST_CONTENT, Operation};
 pub use route::Route;
+pub use timing::{Step, Timings};
 
 use crate::cache::Source;
-use crate::limit::config::WhenStateless;
 use crate::limit::{Figures, Spent, Ticket};
 use crate::room::Held;
 use api_types::ErrorCode;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
+use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-use tracing::Span;
+use timing::milliseconds;
+use tracing::{Instrument as _, Span};
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +72,9 @@ struct Known {
     source: Option<Source>,
     /// Until the request ends.
     room: Held,
+    timings: Timings,
+    /// What the request is taken to cost, and at which deployment.
+    reserved: Option<(String, f64)>,
 }
 
 impl Record {
@@ -87,6 +97,8 @@ impl Record {
             ticket: None,
             source: None,
             room: Held::default(),
+            timings: Timings::default(),
+            reserved: None,
         };
         Self { route, span, began: Instant::now(), known: Mutex::new(known) }
     }
@@ -140,6 +152,47 @@ impl Record {
         self.known().ticket = Some(ticket);
     }
 
+    /// Counts what the request is taken to cost among the tokens in flight, until its end.
+    pub fn reserve(&self, deployment: &str, tokens: u64) {
+        // Exact as far as anybody's limit reaches.
+        let tokens = u32::try_from(tokens).map_or(f64::MAX, f64::from);
+        metrics::gauge!("edge_in_flight_tokens", "deployment" => deployment.to_owned())
+            .increment(tokens);
+        self.known().reserved = Some((deployment.to_owned(), tokens));
+    }
+
+    /// Does a step of the request, and notes how long it took.
+    pub async fn timed<T>(&self, step: Step, work: impl Future<Output = T>) -> T {
+        let began = Instant::now();
+        let done = work.instrument(step.span()).await;
+        self.took(step, began.elapsed());
+        done
+    }
+
+    /// Writes an answer, and notes how long that took.
+    pub fn serialise<T>(&self, write: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let written = write();
+        self.took(Step::Serialise, began.elapsed());
+        written
+    }
+
+    /// Notes that a step took so long.
+    pub fn took(&self, step: Step, time: Duration) {
+        self.known().timings.add(step, time);
+    }
+
+    /// Notes that a step has taken so long by now.
+    pub fn has_taken(&self, step: Step, time: Duration) {
+        self.known().timings.set(step, time);
+    }
+
+    /// Where the time went, as `Server-Timing` says it.
+    #[must_use]
+    pub fn server_timing(&self) -> HeaderValue {
+        self.known().timings.header(self.began.elapsed())
+    }
+
     /// Notes that a step of an answer came.
     pub fn piece(&self) {
         self.known().pieces += 1;
@@ -191,6 +244,9 @@ impl Drop for Record {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _in_span = self.span.enter();
         known.emit(self.route, seconds);
+        if let Some((deployment, tokens)) = known.reserved.take() {
+            metrics::gauge!("edge_in_flight_tokens", "deployment" => deployment).decrement(tokens);
+        }
         if let Some(ticket) = known.ticket.take() {
             ticket.settle(known.spent());
         }
@@ -257,10 +313,6 @@ impl Known {
     }
 }
 
-fn milliseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
-}
-
 /// An answer that the cache had a part in; both are names of enums.
 pub fn cached(what: &'static str, source: &'static str) {
     metrics::counter!("edge_cache_answers_total", "what" => what, "source" => source).increment(1);
@@ -313,72 +365,6 @@ pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
 /// Counts one answer that was asked for again, because its replica died before any of it had left.
 pub fn repeated() {
     metrics::counter!("edge_repeated_answers_total").increment(1);
-}
-
-/// Why a caller was turned away at the door.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TurnedAway {
-    /// No credential, or none that is known.
-    Unknown,
-    /// A key or token whose time is over.
-    Expired,
-    /// A valid one that may not do this.
-    Forbidden,
-    /// A token that could not be checked.
-    Unchecked,
-}
-
-/// Counts one caller that was turned away.
-pub fn turned_away(why: TurnedAway) {
-    let why = match why {
-        TurnedAway::Unknown => "unknown",
-        TurnedAway::Expired => "expired",
-        TurnedAway::Forbidden => "forbidden",
-        TurnedAway::Unchecked => "unchecked",
-    };
-    metrics::counter!("edge_turned_away_total", "why" => why).increment(1);
-}
-
-/// Counts one request over a limit; `deployment` comes from the table, `limit` from an enum.
-pub fn limited(deployment: &str, limit: &'static str) {
-    metrics::counter!("edge_limited_requests_total", "deployment" => deployment.to_owned(), "limit" => limit)
-        .increment(1);
-}
-
-/// Counts one request whose limits could not be counted in Redis.
-pub fn uncounted(instead: WhenStateless) {
-    let instead = match instead {
-        WhenStateless::Local => "local",
-        WhenStateless::Refuse => "refuse",
-        WhenStateless::Allow => "allow",
-    };
-    metrics::counter!("edge_limits_unavailable_total", "instead" => instead).increment(1);
-}
-
-/// A request that waits for a slot; dropping it ends the wait.
-#[derive(Debug)]
-pub struct Queued {
-    deployment: String,
-    began: Instant,
-}
-
-impl Queued {
-    /// The wait begins.
-    #[must_use]
-    pub fn begin(deployment: &str) -> Self {
-        metrics::gauge!("edge_queued_requests", "deployment" => deployment.to_owned())
-            .increment(1.0);
-        Self { deployment: deployment.to_owned(), began: Instant::now() }
-    }
-}
-
-impl Drop for Queued {
-    fn drop(&mut self) {
-        let deployment = std::mem::take(&mut self.deployment);
-        metrics::gauge!("edge_queued_requests", "deployment" => deployment.clone()).decrement(1.0);
-        metrics::histogram!("edge_queue_seconds", "deployment" => deployment)
-            .record(self.began.elapsed().as_secs_f64());
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::config::ExtraDefault;
 use crate::context::{Context, Family};
 use crate::deployments::{Deployment, Modality, Selector, Table};
 use crate::error::{self, ApiError};
-use crate::events::Record;
+use crate::events::{Record, Step};
 use crate::limit::Estimate;
 use crate::pieces::{Piece, PieceStream};
 use crate::room::Held;
@@ -181,13 +181,15 @@ impl Head {
         deployment: &str,
         estimate: Estimate,
     ) -> Result<(), Fault> {
-        let outcome = app.limits.admit(&self.caller, deployment, estimate).await;
+        let admitted = app.limits.admit(&self.caller, deployment, estimate);
+        let outcome = self.record.timed(Step::Limit, admitted).await;
         if let Some(figures) = outcome.figures {
             self.record.figures(figures);
         }
         if let Some(ticket) = outcome.ticket? {
             self.record.hold(ticket);
         }
+        self.record.reserve(deployment, estimate.total());
         Ok(())
     }
 

@@ -12,7 +12,7 @@ pub use prompt::Prompt;
 use crate::app::App;
 use crate::config::{Config, WhenUnavailable};
 use crate::error::ApiError;
-use crate::events::{self, Judged, Judgement};
+use crate::events::{self, Judged, Judgement, Record, Step};
 use crate::pieces::{Piece, PieceStream, Screened, ScreenedStream};
 use crate::translate;
 use crate::translate::chat_reply::Collected;
@@ -91,11 +91,16 @@ impl Guard {
     pub async fn screen_whole(
         &self,
         policy: &str,
-        mut reply: Collected,
+        reply: Collected,
+        record: &Record,
     ) -> Result<Collected, Fault> {
         if policy.is_empty() {
             return Ok(reply);
         }
+        record.timed(Step::SafetyOut, self.screen_choices(policy, reply)).await
+    }
+
+    async fn screen_choices(&self, policy: &str, mut reply: Collected) -> Result<Collected, Fault> {
         let texts = reply.visible().into_iter().filter(|(_, text)| !text.is_empty());
         let verdicts: Vec<_> = stream::iter(texts)
             .map(|(choice, text)| async move { (choice, self.judge_reply(policy, text).await) })
@@ -112,12 +117,18 @@ impl Guard {
     /// The pieces of a reply with `choices` choices, each released once a verdict clears its window. A blocked window ends its
     /// choice with `content_filter`.
     #[must_use]
-    pub fn screen_reply(&self, policy: &str, choices: u32, pieces: PieceStream) -> ScreenedStream {
+    pub fn screen_reply(
+        &self,
+        policy: &str,
+        choices: u32,
+        pieces: PieceStream,
+        record: &Arc<Record>,
+    ) -> ScreenedStream {
         if policy.is_empty() {
             return pieces.map(|piece| piece.map(Screened::unseen)).boxed();
         }
         let windows = Windows::new(&self.config.guard, choices);
-        self.clone().screen(policy.to_owned(), windows, pieces).boxed()
+        self.clone().screen(policy.to_owned(), windows, pieces, Arc::clone(record)).boxed()
     }
 
     /// Takes pieces while a window is being judged, as far as `windows` has room for them.
@@ -126,6 +137,7 @@ impl Guard {
         policy: String,
         mut windows: Windows,
         mut pieces: PieceStream,
+        record: Arc<Record>,
     ) -> impl futures::Stream<Item = Result<Screened, Fault>> + Send {
         async_stream::try_stream! {
             let patience = Duration::from_millis(self.config.guard.usage_wait_ms);
@@ -136,7 +148,9 @@ impl Guard {
                     yield Screened::unseen(piece);
                 }
                 if judging.is_none() {
-                    judging = windows.next_window().map(|window| Box::pin(self.judge_window(&policy, window)));
+                    judging = windows.next_window().map(|window| {
+                        Box::pin(record.timed(Step::SafetyOut, self.judge_window(&policy, window)))
+                    });
                 }
                 if judging.is_none() && ended {
                     break;
@@ -144,22 +158,22 @@ impl Guard {
                 let patience = windows.only_usage_is_missing().then_some(patience);
                 let taking = !ended && windows.has_room();
                 let step = tokio::select! {
-                    judged = verdict(&mut judging) => Step::Judged(judged.0, judged.1),
-                    piece = next(&mut pieces, patience), if taking => Step::Came(piece),
+                    judged = verdict(&mut judging) => Next::Judged(judged.0, judged.1),
+                    piece = next(&mut pieces, patience), if taking => Next::Came(piece),
                 };
                 match step {
-                    Step::Judged(choice, verdict) => {
+                    Next::Judged(choice, verdict) => {
                         judging = None;
                         let Verdict { blocked, found } = verdict?;
                         for screened in windows.judged(choice, blocked, found) {
                             yield screened;
                         }
                     }
-                    Step::Came(None) => {
+                    Next::Came(None) => {
                         ended = true;
                         windows.end();
                     }
-                    Step::Came(Some(piece)) => {
+                    Next::Came(Some(piece)) => {
                         if let Some(piece) = windows.take(piece?) {
                             yield Screened::unseen(piece);
                         }
@@ -248,7 +262,7 @@ impl Guard {
 }
 
 /// What happened next while a reply is screened.
-enum Step {
+enum Next {
     /// A window was judged.
     Judged(u32, Result<Verdict, Fault>),
     /// A piece came, or none will.
@@ -285,8 +299,15 @@ impl App {
         policy: &str,
         prompt: Prompt,
         work: impl Future<Output = Result<T, Fault>>,
+        record: &Record,
     ) -> Result<(Option<ContentFilterResults>, T), ApiError> {
-        let verdict = self.guard.screen_prompt(policy, prompt);
+        let verdict = async {
+            if policy.is_empty() {
+                return Ok(None);
+            }
+            let judged = Box::pin(self.guard.screen_prompt(policy, prompt));
+            record.timed(Step::SafetyIn, judged).await
+        };
         let work = async { work.await.map_err(ApiError::from) };
         futures::future::try_join(verdict, work).await
     }

@@ -12,10 +12,11 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
+use chassis::telemetry::trace;
 use chassis::{Admission, Tasks};
 use futures::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use http_body::{Frame, SizeHint};
 use http_body_util::Limited;
 use std::pin::Pin;
@@ -35,6 +36,8 @@ const APIM_REQUEST_ID: HeaderName = HeaderName::from_static("apim-request-id");
 const CLIENT_REQUEST_ID: HeaderName = HeaderName::from_static("x-ms-client-request-id");
 /// How an answer came about that the cache may have given.
 const CACHE: HeaderName = HeaderName::from_static("x-koine-cache");
+/// Where the time of a request went, as browsers and proxies read it.
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// A longer id of a caller is not repeated.
 const LONGEST_ID: usize = 128;
 /// A body of so many bytes comes along with its headers, and hyper takes it off the connection whoever wants it or not.
@@ -94,11 +97,14 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let span = tracing::info_span!(
         "request",
         otel.kind = "server",
-        otel.name = route.as_str(),
+        otel.name = format_args!("{} {}", method(request.method()), route.path()),
         id,
         http.response.status_code = Empty
     );
-    chassis::telemetry::continue_trace(&span, request.headers());
+    trace::continue_trace(&span, request.headers());
+    // Not fields, which every line of log would repeat.
+    trace::attribute(&span, "http.request.method", method(request.method()).to_owned());
+    trace::attribute(&span, "http.route", route.path());
     let record = Arc::new(Record::begin(route, span.clone()));
     request.extensions_mut().insert(Arc::clone(&record));
     let old = request.version() <= Version::HTTP_11;
@@ -122,9 +128,27 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     if chunked || (code.is_some() && unread) {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    response.headers_mut().insert(SERVER_TIMING, record.server_timing());
     record.answered(response.status(), code);
-    record.span().record("http.response.status_code", response.status().as_u16());
+    record.span().record("http.response.status_code", i64::from(response.status().as_u16()));
+    if let Some(code) = code.filter(|code| code.http() >= 500) {
+        trace::failed(record.span(), code.as_str());
+    }
     response.map(|body| Body::new(Held { body, record, admission }))
+}
+
+/// The method as traces name it: one that HTTP knows, for callers may write anything.
+fn method(method: &Method) -> &str {
+    match *method {
+        Method::GET
+        | Method::POST
+        | Method::PATCH
+        | Method::DELETE
+        | Method::PUT
+        | Method::HEAD
+        | Method::OPTIONS => method.as_str(),
+        _ => "HTTP",
+    }
 }
 
 /// Whether a refusal may leave before the body has been read. The connection then ends with it, and the client must know:

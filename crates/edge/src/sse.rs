@@ -37,7 +37,7 @@ pub async fn respond(
     let mut updates = Box::pin(updates);
     let first = updates.next().await.ok_or_else(ended_early)??;
     head.record.first_piece();
-    let first = event(&first)?;
+    let first = head.record.serialise(|| event(&first))?;
     let body = Body::from_stream(events(first, updates, head));
     let mut response = Response::new(body);
     let headers = response.headers_mut();

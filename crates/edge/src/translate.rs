@@ -6,6 +6,7 @@
 pub mod chat;
 pub mod chat_reply;
 pub mod completions;
+pub mod content;
 pub mod content_safety;
 pub mod embedding;
 pub mod models;

@@ -5,7 +5,13 @@
 use crate::embedder::{Embedded, Inputs};
 use crate::error::EmbeddingError;
 use api_types::ErrorCode;
-use std::time::Duration;
+use std::time::Instant;
+use tracing::Span;
+
+/// Who provides the models, where conventions ask for a provider.
+const PROVIDER: &str = "koine";
+/// How a request ends whose caller has gone.
+const CANCELLED: &str = "cancelled";
 
 /// What the inputs of a request are.
 #[derive(Debug, Clone, Copy)]
@@ -37,26 +43,59 @@ pub(crate) fn refused(error: &EmbeddingError) {
     tracing::debug!(code, %error, "embedding refused");
 }
 
-/// A request has been answered.
-pub(crate) fn answered(kind: Kind, taken: Duration, outcome: &Result<Embedded, EmbeddingError>) {
-    let kind = kind.as_str();
-    let code = match outcome {
-        Ok(_) => "ok",
-        Err(error) => error.code().as_str(),
-    };
-    metrics::counter!("embedding_requests_total", "kind" => kind, "code" => code).increment(1);
-    metrics::histogram!("embedding_request_seconds", "kind" => kind).record(taken);
-    match outcome {
-        Ok(embedded) => {
-            let inputs = u64::try_from(embedded.vectors.len()).unwrap_or(u64::MAX);
-            metrics::counter!("embedding_inputs_total", "kind" => kind).increment(inputs);
-            metrics::counter!("embedding_tokens_total")
-                .increment(u64::from(embedded.prompt_tokens));
+/// A request that is being answered; dropping it unanswered says that its caller has gone.
+#[derive(Debug)]
+pub(crate) struct Request {
+    span: Span,
+    kind: &'static str,
+    /// Known here, or empty: a label.
+    model: String,
+    started: Instant,
+    code: &'static str,
+}
+
+impl Request {
+    /// A request has come, in the current span; no model where nobody here has the one that it names.
+    pub(crate) fn begin(kind: Kind, model: Option<&str>) -> Self {
+        let model = model.unwrap_or_default().to_owned();
+        metrics::gauge!("embedding_in_flight_requests", "model" => model.clone()).increment(1.0);
+        let (span, started) = (Span::current(), Instant::now());
+        Self { span, kind: kind.as_str(), model, started, code: CANCELLED }
+    }
+
+    /// It has been answered.
+    pub(crate) fn answered(mut self, outcome: &Result<Embedded, EmbeddingError>) {
+        self.code = match outcome {
+            Ok(_) => "ok",
+            Err(error) => error.code().as_str(),
+        };
+        match outcome {
+            Ok(embedded) => {
+                let inputs = u64::try_from(embedded.vectors.len()).unwrap_or(u64::MAX);
+                metrics::counter!("embedding_inputs_total", "kind" => self.kind).increment(inputs);
+                metrics::counter!("embedding_tokens_total")
+                    .increment(u64::from(embedded.prompt_tokens));
+            }
+            // A caller's mistakes are the caller's to read; these are the operator's.
+            Err(error) if matches!(error.code(), ErrorCode::Internal) => {
+                tracing::error!(%error, "embedding failed");
+            }
+            Err(error) => tracing::debug!(code = self.code, %error, "embedding refused"),
         }
-        // A caller's mistakes are the caller's to read; these are the operator's.
-        Err(error) if matches!(error.code(), ErrorCode::Internal) => {
-            tracing::error!(%error, "embedding failed");
-        }
-        Err(error) => tracing::debug!(code, %error, "embedding refused"),
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        let _in_span = self.span.enter();
+        let Self { kind, code, .. } = *self;
+        let (taken, model) = (self.started.elapsed(), || self.model.clone());
+        metrics::gauge!("embedding_in_flight_requests", "model" => model()).decrement(1.0);
+        metrics::counter!("embedding_requests_total", "kind" => kind, "code" => code).increment(1);
+        metrics::histogram!("embedding_request_seconds", "kind" => kind).record(taken);
+        let error = if code == "ok" { "" } else { code };
+        metrics::histogram!("gen_ai_server_request_duration_seconds", "gen_ai_operation_name" => "embeddings",
+            "gen_ai_provider_name" => PROVIDER, "gen_ai_request_model" => model(), "error_type" => error)
+        .record(taken);
     }
 }

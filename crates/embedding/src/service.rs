@@ -11,8 +11,11 @@ use crate::events::{self, Kind};
 use api_types::Fault;
 use api_types::rpc::{self, embedding as wire};
 use chassis::Tasks;
+<<<<<<< HEAD
 use chassis::grpc::Served;
 use std::time::Instant;
+=======
+>>>>>>> main
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::{Request, Response, Status};
@@ -51,11 +54,12 @@ impl EmbeddingService for Door {
     ) -> Result<Response<wire::EmbedResponse>, Status> {
         let read = self.read(request.into_inner()).inspect_err(events::refused);
         let request = read.map_err(|error| Fault::from(error).into_status())?;
-        let (kind, started) = (Kind::of(&request.inputs), Instant::now());
+        let kind = Kind::of(&request.inputs);
         // Answered under the name that the list shows, however the caller spelt it.
         let model = self.embedders.model(&request.model).map(|info| info.name.clone());
+        let event = events::Request::begin(kind, model.as_deref().ok());
         let outcome = self.embedders.embed(request).await;
-        events::answered(kind, started.elapsed(), &outcome);
+        event.answered(&outcome);
         let named = model.and_then(|model| Ok(response(model, outcome?)));
         named.map(Response::new).map_err(|error| Fault::from(error).into_status())
     }

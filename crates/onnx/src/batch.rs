@@ -37,6 +37,7 @@ impl Default for BatchOptions {
 /// An `Encoder` over a session on a thread of its own. The thread ends when the batcher is dropped.
 #[derive(Debug)]
 pub struct Batcher {
+    name: String,
     requests: mpsc::Sender<Request>,
     load: Arc<Load>,
     queue_tokens: usize,
@@ -60,7 +61,7 @@ impl Batcher {
     ) -> Result<Self, OnnxError> {
         // Unbounded as a channel; `queue_tokens` is the bound, and it is checked before sending.
         let (requests, arrivals) = mpsc::channel();
-        let load = Arc::new(Load::default());
+        let load = Arc::new(Load::of(name));
         let (accepts, rows) = (model.accepts(), model.rows());
         let worker =
             Worker::new(name.to_owned(), model, options.batch_tokens.max(1), Arc::clone(&load));
@@ -68,7 +69,8 @@ impl Batcher {
             .name(format!("onnx-{name}"))
             .spawn(move || worker.work(&arrivals))
             .map_err(|error| OnnxError::Run(format!("cannot start a thread: {error}")))?;
-        Ok(Self { requests, load, queue_tokens: options.queue_tokens, accepts, rows })
+        let queue_tokens = options.queue_tokens;
+        Ok(Self { name: name.to_owned(), requests, load, queue_tokens, accepts, rows })
     }
 }
 
@@ -83,13 +85,26 @@ impl Encoder for Batcher {
         if items.is_empty() {
             return Ok(Vec::new());
         }
-        let cost = items.iter().map(Item::cost).sum();
+        let cost: usize = items.iter().map(Item::cost).sum();
         let reserved = self.load.reserve(cost, self.queue_tokens)?;
+        let (model, rows) = (self.name.as_str(), to_i64(items.len()));
+        let span = tracing::debug_span!(
+            "encode",
+            otel.name = format!("encode {model}"),
+            koine.model = model,
+            koine.rows = rows,
+            koine.tokens = to_i64(cost)
+        );
         let (reply, answer) = oneshot::channel();
-        let request = Request::new(items, reply, reserved);
+        let request = Request::new(items, reply, reserved, span);
         self.requests.send(request).map_err(|_| OnnxError::Stopped)?;
         answer.await.map_err(|_| OnnxError::Stopped)?
     }
+}
+
+/// As attributes of spans are written: they have no unsigned numbers.
+fn to_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 /// What the worker runs: a session, or the fake of the tests.

@@ -171,6 +171,8 @@ async fn one_that_drains_is_left_alone_and_costs_no_retries() {
     let (leaving, mut refusals) = server(&tasks, true).await;
     let (good, _calls) = server(&tasks, false).await;
     let balanced = Balanced::new("test", vec![leaving, good]);
+    // It was there until now.
+    balanced.shared.all()[0].succeeded();
     while balanced.shared.budget.withdraw() {}
     for _ in 0..200 {
         assert_eq!(ask(&balanced).await, Ok(()));

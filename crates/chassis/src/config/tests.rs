@@ -39,6 +39,8 @@ const DEFAULTS: &str = r#"
     log = "info"
     log_format = "text"
     otlp_endpoint = ""
+    trace_share = 1.0
+    trace_content = false
     [edge.limits]
     body_bytes = 10
     names = []
@@ -76,6 +78,13 @@ fn all_problems_are_reported_at_once_with_their_names() {
     ] {
         assert!(text.contains(expected), "{expected} is missing in: {text}");
     }
+}
+
+#[test]
+fn a_share_of_traces_is_a_part_of_one() {
+    let text =
+        load_with("[edge.service.telemetry]\ntrace_share = 1.5\n", &[]).unwrap_err().to_string();
+    assert!(text.contains("trace_share") && text.contains("0.0 to 1.0"), "{text}");
 }
 
 #[test]

@@ -329,6 +329,7 @@ impl<'m> Engine<'m> {
             let Advance { pieces: more, ended: reason } = advance;
             pieces.extend(more);
             let Some(group) = self.groups.get_mut(&sequence.group) else { continue };
+            group.writes();
             group.push(sequence.number, pieces);
             if let Some(reason) = reason {
                 group.spend(Usage {
@@ -350,7 +351,8 @@ impl<'m> Engine<'m> {
     fn report(&self) {
         self.shared.active.store(self.running.len(), Ordering::Release);
         self.shared.waiting.store(self.waiting.len(), Ordering::Release);
-        events::load(&self.settings.name, self.running.len(), self.waiting.len());
+        let tokens = self.running.iter().chain(&self.waiting).map(|s| s.tokens.len()).sum();
+        events::load(&self.settings.name, self.running.len(), self.waiting.len(), tokens);
     }
 
     fn abort(&mut self) {

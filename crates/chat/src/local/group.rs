@@ -4,6 +4,7 @@
 //! `Usage`, then nothing; and nobody ever waits for a slow reader but its own request.
 
 use super::job::Sink;
+use super::steps::{Step, Steps};
 use crate::backend::{FinishReason, Piece, Usage};
 use crate::error::ChatError;
 use std::collections::VecDeque;
@@ -53,12 +54,14 @@ pub(crate) struct Group {
     usage: Usage,
     contest: Option<Contest>,
     ended: bool,
+    steps: Steps,
 }
 
 impl Group {
     /// For `prompts` prompts with `candidates` sequences each, of which `choices` are kept.
     pub(crate) fn new(sink: Sink, prompts: usize, candidates: u32, choices: u32) -> Self {
-        let Sink { pieces, begun, _permit, since } = sink;
+        let Sink { pieces, begun, _permit, since, mut steps } = sink;
+        steps.enter(Step::Queue);
         let running = prompts.saturating_mul(usize::try_from(candidates).unwrap_or(usize::MAX));
         let contest = (candidates > choices).then(|| Contest {
             candidates,
@@ -77,15 +80,22 @@ impl Group {
             usage: Usage::default(),
             contest,
             ended: false,
+            steps,
         }
     }
 
     /// Tells the caller, once, that generation begins.
     pub(crate) fn begin(&mut self) {
         if let Some(begun) = self.begun.take() {
+            self.steps.enter(Step::Prefill);
             // A caller that left is noticed by its closed channel.
             let _gone = begun.send(Ok(()));
         }
+    }
+
+    /// A first token has been chosen.
+    pub(crate) fn writes(&mut self) {
+        self.steps.enter(Step::Decode);
     }
 
     /// Whether generation has begun.
@@ -128,6 +138,7 @@ impl Group {
         }
         if self.running == 0 && !self.ended {
             self.ended = true;
+            self.steps.end(&self.usage);
             self.pending.push_back(Ok(Piece::Usage(self.usage)));
         }
     }
@@ -233,7 +244,8 @@ mod tests {
         let (pieces, reader) = mpsc::channel(room);
         let (begun, begins) = oneshot::channel();
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let sink = Sink { pieces, begun, _permit: permit, since: Instant::now() };
+        let (since, steps) = (Instant::now(), Steps::begin());
+        let sink = Sink { pieces, begun, _permit: permit, since, steps };
         (Group::new(sink, 1, candidates, choices), (reader, begins))
     }
 

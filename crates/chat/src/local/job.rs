@@ -2,6 +2,7 @@
 
 use super::compose::Rules;
 use super::sampling::Plan;
+use super::steps::Steps;
 use crate::backend::Piece;
 use crate::error::ChatError;
 use llama_cpp_2::sampling::LlamaSampler;
@@ -51,4 +52,6 @@ pub(crate) struct Sink {
     pub(crate) _permit: OwnedSemaphorePermit,
     /// When the request came.
     pub(crate) since: Instant,
+    /// How far it has come since, for traces.
+    pub(crate) steps: Steps,
 }

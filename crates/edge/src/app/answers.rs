@@ -4,19 +4,30 @@
 
 use super::{App, failed, timed};
 use crate::cache::{FrameStream, Key, Kind, Scope};
+use crate::events::{Generation, Step};
 use crate::extract::Head;
 use crate::fallback::Candidate;
-use crate::pieces::{self, Endings, Piece, PieceStream};
+use crate::pieces::{self, Endings, Piece, PieceStream, Usage};
 use crate::translate::chat_reply::ended_early;
 use api_types::rpc::chat::Sampling;
+use api_types::rpc::embedding::{EmbedRequest, EmbedResponse};
 use api_types::{ErrorCode, Fault};
 use futures::future::ready;
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, StreamExt as _};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument as _;
 
 /// What a message of a generation says; none for what this edge does not know.
 type Read<M> = fn(M) -> Option<Piece>;
+
+/// What is asked, of whom, and the span in which it is answered.
+pub(super) struct Question<T> {
+    /// None for a request whose answers differ.
+    pub(super) kind: Option<Kind>,
+    pub(super) asked: Candidate<T>,
+    pub(super) generation: Generation,
+}
 
 /// Whether the same request has the same answer (`temperature` 0) or asks for one (`seed`).
 pub(super) fn repeats(sampling: Option<&Sampling>) -> bool {
@@ -36,11 +47,10 @@ impl App {
         Some(Key::new(kind, owner, &asked.deployment.version, &asked.request.encode_to_vec()))
     }
 
-    /// The pieces that `call` gives, or that were kept; `kind` is none for a request whose answers differ.
+    /// The pieces that `call` gives, or that were kept.
     pub(super) async fn pieces<T, M, F>(
         &self,
-        kind: Option<Kind>,
-        asked: Candidate<T>,
+        question: Question<T>,
         head: &Head,
         call: impl FnOnce(Request<T>) -> F + Send + 'static,
         read: Read<M>,
@@ -50,50 +60,58 @@ impl App {
         M: Message + Default + 'static,
         F: Future<Output = Result<Response<Streaming<M>>, Status>> + Send,
     {
+        let Question { kind, asked, mut generation } = question;
         let key = kind.and_then(|kind| self.key(kind, &asked, head));
         let request = timed(asked.request, &head.context);
         let compute = async move {
             let answer = call(request).await.map_err(failed)?;
-            Ok::<_, Fault>(answer.into_inner().map(|message| message.map_err(failed)))
+            Ok::<_, Fault>(answer.into_inner().map(|message| message.map_err(failed)).boxed())
         };
-        let messages: BoxStream<'static, Result<M, Fault>> = match key {
-            None => compute.await?.boxed(),
-            Some(key) => {
-                let frames = async move { Ok(whole(compute.await?, read)) };
-                let (source, frames) = self.cache.answer(key, frames).await?;
-                head.record.cached(source);
-                frames.map(|frame| decode(frame?)).boxed()
-            }
+        let messages = async {
+            let Some(key) = key else { return compute.await };
+            let frames = async move { Ok(whole(compute.await?, read)) };
+            let (source, frames) = self.cache.answer(key, frames).await?;
+            head.record.cached(source);
+            Ok(frames.map(|frame| decode(frame?)).boxed())
         };
+        let messages = messages.instrument(generation.span()).await;
+        let messages = messages.inspect_err(|fault| generation.failed(fault))?;
+        generation.begun();
         let pieces = messages.filter_map(move |message| ready(message.map(read).transpose()));
+        let pieces = pieces.inspect(move |piece| generation.observe(piece));
         Ok(pieces::until(head.context.deadline, pieces))
     }
 
-    /// The message that `call` gives, or that was kept.
-    pub(super) async fn message<T, M, F>(
+    /// The vectors that `call` gives, or that were kept.
+    pub(super) async fn vectors<F>(
         &self,
-        kind: Kind,
-        asked: Candidate<T>,
+        question: Question<EmbedRequest>,
         head: &Head,
-        call: impl FnOnce(Request<T>) -> F + Send + 'static,
-    ) -> Result<M, Fault>
+        call: impl FnOnce(Request<EmbedRequest>) -> F + Send + 'static,
+    ) -> Result<EmbedResponse, Fault>
     where
-        T: Message + 'static,
-        M: Message + Default + 'static,
-        F: Future<Output = Result<Response<M>, Status>> + Send,
+        F: Future<Output = Result<Response<EmbedResponse>, Status>> + Send,
     {
-        let key = self.key(kind, &asked, head);
+        let Question { kind, asked, mut generation } = question;
+        let key = kind.and_then(|kind| self.key(kind, &asked, head));
         let request = timed(asked.request, &head.context);
-        let Some(key) = key else {
-            return Ok(call(request).await.map_err(failed)?.into_inner());
+        let compute = async move { Ok(call(request).await.map_err(failed)?.into_inner()) };
+        let answer = async {
+            let Some(key) = key else { return compute.await };
+            let frames = async move {
+                let message: EmbedResponse = compute.await?;
+                Ok(stream::iter([Ok(message.encode_to_vec().into())]).boxed())
+            };
+            let (source, mut frames) = self.cache.answer(key, frames).await?;
+            head.record.cached(source);
+            decode(frames.next().await.ok_or_else(unreadable)??)
         };
-        let frames = async move {
-            let message = call(request).await.map_err(failed)?.into_inner();
-            Ok(stream::iter([Ok(message.encode_to_vec().into())]).boxed())
-        };
-        let (source, mut frames) = self.cache.answer(key, frames).await?;
-        head.record.cached(source);
-        decode(frames.next().await.ok_or_else(unreadable)??)
+        let answer = head.record.timed(Step::Model, answer.instrument(generation.span())).await;
+        let answer = answer.inspect_err(|fault| generation.failed(fault))?;
+        let prompt = answer.usage.map_or(0, |usage| usage.prompt_tokens);
+        generation.spent(Usage { prompt, ..Usage::default() });
+        head.record.tokens(prompt, 0);
+        Ok(answer)
     }
 }
 

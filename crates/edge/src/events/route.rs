@@ -51,6 +51,22 @@ impl Route {
         if models { Self::Models } else { Self::Unknown }
     }
 
+    /// What it is called in traces: the end of its paths.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+            Self::ImageEmbeddings => "/images/embeddings",
+            Self::Info => "/info",
+            Self::Models => "/models",
+            Self::ContentSafety => "/contentsafety",
+            Self::Description => crate::openapi::DOCUMENT,
+            Self::Unknown => "",
+        }
+    }
+
     /// The label.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

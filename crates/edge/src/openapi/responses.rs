@@ -14,10 +14,11 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
 /// Headers of every answer.
-const IDS: [(&str, &str); 3] = [
+const IDS: [(&str, &str); 4] = [
     ("x-request-id", "The id of the request: the caller's, or a new one."),
     ("apim-request-id", "Our own id of the request."),
     ("x-ms-client-request-id", "The caller's id of the call, or our own."),
+    ("server-timing", "Where the time went until these headers left, in milliseconds by step."),
 ];
 /// The header of every error.
 const CODE: &str = "x-ms-error-code";

@@ -51,17 +51,18 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     if stream {
         // No piece leaves before the verdict on the prompt.
         let screened = repeat::begun(|| async {
-            Ok(app.guard.screen_reply(policy, choices, head.watch(ask().await?)))
+            let pieces = head.watch(ask().await?);
+            Ok(app.guard.screen_reply(policy, choices, pieces, &head.record))
         });
-        let (found, pieces) = app.screened(policy, prompt, screened).await?;
+        let (found, pieces) = app.screened(policy, prompt, screened, &head.record).await?;
         answer.prompt_found = found;
         return sse::respond(chunks(Chunks::new(answer), pieces), head).await;
     }
     let collect = repeat::whole(|| async { Ok(head.watch(ask().await?)) });
-    let (found, reply) = app.screened(policy, prompt, collect).await?;
+    let (found, reply) = app.screened(policy, prompt, collect, &head.record).await?;
     answer.prompt_found = found;
-    let reply = app.guard.screen_whole(policy, reply).await?;
-    Ok(Json(reply.into_completions(answer)).into_response())
+    let reply = app.guard.screen_whole(policy, reply, &head.record).await?;
+    Ok(head.record.serialise(|| Json(reply.into_completions(answer)).into_response()))
 }
 
 fn choices(request: &CompletionsRequest) -> u32 {

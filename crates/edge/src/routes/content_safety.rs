@@ -3,6 +3,7 @@
 
 use crate::app::App;
 use crate::error::ApiError;
+use crate::events::Step;
 use crate::extract::Call;
 use crate::translate::content_safety;
 use api_types::Fault;
@@ -24,8 +25,11 @@ pub async fn analyze_text(
 ) -> Result<Json<AnalyzeTextResult>, ApiError> {
     let request = AnalyzeTextRequest::parse(&call.body)?;
     let output = request.output_type;
-    let response = app
-        .analyze(content_safety::analyze_to_rpc(request), &call.head.context)
+    let judged = app.analyze(content_safety::analyze_to_rpc(request), &call.head.context);
+    let response = call
+        .head
+        .record
+        .timed(Step::Model, judged)
         .await
         .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::analyze_from_rpc(response, output)))
@@ -49,8 +53,12 @@ pub async fn analyze_image(
             return Err(Fault::invalid("image.blobUrl", message).into());
         }
     };
-    let response = app
-        .analyze_image(content_safety::image_to_rpc(image, &categories), &call.head.context)
+    let judged =
+        app.analyze_image(content_safety::image_to_rpc(image, &categories), &call.head.context);
+    let response = call
+        .head
+        .record
+        .timed(Step::Model, judged)
         .await
         .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::image_from_rpc(response)))
@@ -65,8 +73,11 @@ pub async fn shield_prompt(
     call: Call,
 ) -> Result<Json<ShieldPromptResult>, ApiError> {
     let request = ShieldPromptRequest::parse(&call.body)?;
-    let response = app
-        .shield_prompt(content_safety::shield_to_rpc(request), &call.head.context)
+    let judged = app.shield_prompt(content_safety::shield_to_rpc(request), &call.head.context);
+    let response = call
+        .head
+        .record
+        .timed(Step::Model, judged)
         .await
         .map_err(content_safety::fault_from_rpc)?;
     Ok(Json(content_safety::shield_from_rpc(response)))

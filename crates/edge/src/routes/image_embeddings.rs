@@ -9,19 +9,17 @@ use crate::fallback::Candidates;
 use crate::guard::Prompt;
 use crate::limit::Estimate;
 use crate::translate::embedding;
-use api_types::rest::{EmbeddingsResult, ImageEmbeddingsRequest};
+use api_types::rest::ImageEmbeddingsRequest;
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use std::sync::Arc;
 
 /// Embeds images.
 ///
 /// # Errors
 /// As section 6.2 of the contract; a blocked image is 400.
-pub async fn handle(
-    State(app): State<App>,
-    call: Call,
-) -> Result<Json<EmbeddingsResult>, ApiError> {
+pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
     let most = app.config.limits.image_inputs;
     let parsed = ImageEmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
     let parsed = call.settle(parsed, |parsed| Ok(parsed.admit()))?;
@@ -43,7 +41,9 @@ pub async fn handle(
     let prompt = Prompt::images(&request, &images, policy);
     let request = embedding::images_to_rpc(request, images, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
-    let (_found, response) = app.screened(policy, prompt, app.embed(request, &head)).await?;
-    head.record.tokens(response.usage.map_or(0, |u| u.prompt_tokens), 0);
-    Ok(Json(embedding::from_rpc(response, format, family)))
+    let vectors = app.embed(request, &head);
+    let (_found, response) = app.screened(policy, prompt, vectors, &head.record).await?;
+    Ok(head
+        .record
+        .serialise(|| Json(embedding::from_rpc(response, format, family)).into_response()))
 }

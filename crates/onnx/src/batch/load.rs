@@ -4,6 +4,7 @@
 //! `queued`, so a request gives back its share exactly once, however it ends.
 
 use crate::error::OnnxError;
+use metrics::Gauge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -14,14 +15,31 @@ const NEWEST_WEIGHT: f64 = 0.2;
 const RETRY_SECONDS: (f64, f64) = (1.0, 60.0);
 
 /// What waits, and how fast it goes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Load {
     queued: AtomicUsize,
+    /// The same for whoever scales; changed together with it, so that it is true between batches too.
+    waiting: Gauge,
+    running: Gauge,
     /// Bits of an `f64`: tokens per second; 0 before the first batch.
     speed: AtomicU64,
 }
 
 impl Load {
+    /// Nothing waits for the model `name`, whose gauges are shown from now on.
+    pub(super) fn of(name: &str) -> Self {
+        let waiting = metrics::gauge!("onnx_queue_tokens", "model" => name.to_owned());
+        let running = metrics::gauge!("onnx_in_flight_tokens", "model" => name.to_owned());
+        waiting.set(0.0);
+        running.set(0.0);
+        Self { queued: AtomicUsize::new(0), waiting, running, speed: AtomicU64::new(0) }
+    }
+
+    /// So many tokens are being computed now.
+    pub(super) fn runs(&self, cost: usize) {
+        self.running.set(to_f64(cost));
+    }
+
     /// A share of `cost`, where `limit` leaves room for it or nothing else waits.
     pub(super) fn reserve(
         self: &Arc<Self>,
@@ -30,18 +48,23 @@ impl Load {
     ) -> Result<Reserved, OnnxError> {
         let room = |queued: usize| (queued == 0 || queued + cost <= limit).then_some(queued + cost);
         match self.queued.fetch_update(Ordering::AcqRel, Ordering::Acquire, room) {
-            Ok(_) => Ok(Reserved { cost, load: Arc::clone(self) }),
+            Ok(_) => {
+                self.waiting.increment(to_f64(cost));
+                Ok(Reserved { cost, load: Arc::clone(self) })
+            }
             Err(queued) => Err(OnnxError::Overloaded { retry_after: self.clears_in(queued) }),
         }
     }
 
     /// What waits.
+    #[cfg(test)]
     pub(super) fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
 
     fn release(&self, cost: usize) {
         self.queued.fetch_sub(cost, Ordering::AcqRel);
+        self.waiting.decrement(to_f64(cost));
     }
 
     fn clears_in(&self, queued: usize) -> Duration {

@@ -3,8 +3,8 @@
 //! Separate from the door (`batch.rs`): everything here belongs to one thread and needs no lock. Places in a batch stay valid
 //! because the queue changes only between batches.
 
-use super::Model;
 use super::load::{Load, Reserved, to_f64};
+use super::{Model, to_i64};
 use crate::encoder::Item;
 use crate::error::OnnxError;
 use std::collections::VecDeque;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+use tracing::{Span, debug_span};
 
 /// An item joins a batch of longer ones only when at least this part of its row is not padding.
 const LEAST_FILL: f64 = 0.5;
@@ -29,14 +30,18 @@ pub(super) struct Request {
     /// Taken when the request is answered.
     reply: Option<Reply>,
     reserved: Reserved,
+    span: Span,
+    /// Open until the first of its items is computed.
+    queue: Span,
 }
 
 impl Request {
-    pub(super) fn new(items: Vec<Item>, reply: Reply, reserved: Reserved) -> Self {
+    pub(super) fn new(items: Vec<Item>, reply: Reply, reserved: Reserved, span: Span) -> Self {
         let (rows, missing) = (vec![Vec::new(); items.len()], items.len());
         let mut waiting: Vec<(usize, Item)> = items.into_iter().enumerate().collect();
         waiting.sort_by_key(|(_, item)| item.cost());
-        Self { waiting, rows, missing, reply: Some(reply), reserved }
+        let queue = debug_span!(parent: &span, "queue");
+        Self { waiting, rows, missing, reply: Some(reply), reserved, span, queue }
     }
 
     fn wanted(&self) -> bool {
@@ -52,6 +57,7 @@ impl Request {
         }
         let cost = item.cost();
         self.reserved.give_back(cost);
+        self.queue = Span::none();
         Some(self.waiting.remove(end - 1))
     }
 
@@ -100,9 +106,14 @@ impl<M: Model> Worker<M> {
             if items.is_empty() {
                 continue;
             }
+            let cost = items.iter().map(Item::cost).sum();
+            let spans = self.spans(&seats, cost);
             let started = Instant::now();
+            self.load.runs(cost);
             let outcome = self.model.run(&items);
-            self.record(&items, started.elapsed());
+            self.load.runs(0);
+            drop(spans);
+            self.record((items.len(), cost), started.elapsed());
             match outcome {
                 Ok(rows) => seats.iter().zip(rows).for_each(|(seat, row)| self.deliver(*seat, row)),
                 Err(error) => self.isolate(&seats, &items, &error),
@@ -142,6 +153,18 @@ impl<M: Model> Worker<M> {
         (seats, items)
     }
 
+    /// A span of the batch for each request in it, as traces have no place for what several share.
+    fn spans(&self, seats: &[Seat], cost: usize) -> Vec<Span> {
+        let mut asked: Vec<usize> = seats.iter().map(|seat| seat.request).collect();
+        asked.sort_unstable();
+        asked.dedup();
+        let traced = asked.iter().filter_map(|index| self.requests.get(*index));
+        let traced = traced.filter(|request| !request.span.is_disabled());
+        let (rows, tokens) = (to_i64(seats.len()), to_i64(cost));
+        let batch = |request: &Request| debug_span!(parent: &request.span, "batch", koine.rows = rows, koine.tokens = tokens);
+        traced.map(batch).collect()
+    }
+
     fn deliver(&mut self, seat: Seat, row: Vec<f32>) {
         let Some(request) = self.requests.get_mut(seat.request) else { return };
         if let Some(slot) = request.rows.get_mut(seat.place) {
@@ -175,11 +198,10 @@ impl<M: Model> Worker<M> {
         }
     }
 
-    fn record(&self, items: &[Item], taken: Duration) {
-        self.load.observe(items.iter().map(Item::cost).sum(), taken);
+    fn record(&self, (rows, cost): (usize, usize), taken: Duration) {
+        self.load.observe(cost, taken);
         let model = || self.name.clone();
-        metrics::histogram!("onnx_batch_rows", "model" => model()).record(to_f64(items.len()));
+        metrics::histogram!("onnx_batch_rows", "model" => model()).record(to_f64(rows));
         metrics::histogram!("onnx_batch_seconds", "model" => model()).record(taken);
-        metrics::gauge!("onnx_queue_tokens", "model" => model()).set(to_f64(self.load.queued()));
     }
 }

@@ -1,0 +1,150 @@
+//! One trace of one request through all services, and what is written on it and on `/metrics`.
+//!
+//! A tracer and a recorder are for a whole process, so one test installs them and tells the whole story; other tests of this
+//! process are traced meanwhile, which changes nothing for them.
+
+use chassis::Tasks;
+use chassis::telemetry::{self, Exposition, LogFormat, TelemetryConfig};
+use e2e::collector::{Collector, Span};
+use e2e::{KEY, TestStack};
+use serde_json::{Value, json};
+
+/// A W3C context as a client sends it: its trace, its span, sampled.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// Of the requests that are not looked at.
+const OTHER_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+const CALLER: &str = "b7ad6b7169203331";
+/// What is said, and must not be on any span.
+const SECRET: &str = "swordfish";
+const CHAT: &str = "inference.chat.v1.ChatService/Generate";
+const SCREEN: &str = "inference.content_safety.v1.ContentSafetyService/Screen";
+
+async fn ask(stack: &TestStack, path: &str, body: Value, trace: &str) -> reqwest::Response {
+    let url = stack.url(&format!("{path}?api-version=2024-05-01-preview"));
+    let request = stack.http().post(url).header("api-key", KEY);
+    let request = request.header("traceparent", format!("00-{trace}-{CALLER}-01"));
+    request.json(&body).send().await.unwrap()
+}
+
+/// The children of `parent` by name, each with its own.
+fn tree(spans: &[Span], parent: &str) -> Value {
+    let mut children: Vec<&Span> = spans.iter().filter(|span| span.parent == parent).collect();
+    children.sort_by_key(|span| (span.name.clone(), span.began));
+    children.dedup_by_key(|span| span.name.clone());
+    let named = children.iter().map(|span| (span.name.clone(), tree(spans, &span.id)));
+    Value::Object(named.collect())
+}
+
+fn find<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("no span `{name}`"))
+}
+
+fn assert_tree(spans: &[Span]) {
+    let screened = json!({SCREEN: {}});
+    let generated = json!({CHAT: {}});
+    let expected = json!({"POST /chat/completions": {
+        "auth": {},
+        "chat talk": generated,
+        "limit": {},
+        "safety_in": screened,
+        "safety_out": screened,
+    }});
+    assert_eq!(tree(spans, CALLER), expected);
+    let ids: Vec<&str> = spans.iter().map(|span| span.id.as_str()).collect();
+    let orphans = spans.iter().filter(|s| s.parent != CALLER && !ids.contains(&s.parent.as_str()));
+    assert_eq!(orphans.count(), 0, "{spans:#?}");
+}
+
+fn assert_attributes(spans: &[Span]) {
+    let generation = find(spans, "chat talk");
+    assert_eq!(generation.kind, "SPAN_KIND_CLIENT");
+    for (key, expected) in [
+        ("gen_ai.operation.name", json!("chat")),
+        ("gen_ai.provider.name", json!("koine")),
+        ("gen_ai.request.model", json!("talk")),
+        ("gen_ai.response.model", json!("talk")),
+        ("gen_ai.usage.input_tokens", json!(1)),
+        ("gen_ai.response.finish_reasons", json!(["stop"])),
+    ] {
+        assert_eq!(generation.attributes.get(key), Some(&expected), "{key}");
+    }
+    assert!(generation.attributes["gen_ai.usage.output_tokens"].as_i64().unwrap() > 0);
+    assert!(generation.attributes["gen_ai.response.time_to_first_chunk"].as_f64().unwrap() > 0.0);
+    assert!(!generation.attributes.contains_key("error.type"));
+    assert!(generation.events.contains(&"first chunk".to_owned()));
+    let request = find(spans, "POST /chat/completions");
+    assert_eq!(request.kind, "SPAN_KIND_SERVER");
+    assert_eq!(request.attributes["http.response.status_code"], json!(200));
+    assert_eq!(find(spans, CHAT).attributes["rpc.grpc.status_code"], json!(0));
+    let written = serde_json::to_string(spans).unwrap();
+    assert!(!written.contains(SECRET), "content on a span: {written}");
+}
+
+fn assert_exemplars(metrics: &Exposition) {
+    let (kind, text) = metrics.render("application/openmetrics-text;version=1.0.0");
+    assert!(kind.starts_with("application/openmetrics-text") && text.ends_with("# EOF\n"));
+    assert!(text.contains("# TYPE edge_requests counter\nedge_requests_total{"), "{text}");
+    for series in ["edge_request_seconds_bucket", "gen_ai_server_request_duration_seconds_bucket"] {
+        let exemplar = format!("# {{trace_id=\"{TRACE}\",span_id=\"");
+        let found = text.lines().any(|line| line.starts_with(series) && line.contains(&exemplar));
+        assert!(found, "no exemplar at {series}: {text}");
+    }
+    let (kind, text) = metrics.render("text/plain");
+    assert!(kind.starts_with("text/plain; version=0.0.4") && !text.contains("trace_id"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_filtered_stream_is_one_trace_of_all_services_without_a_word_of_its_content() {
+    let mut collector = Collector::start().await;
+    let config = TelemetryConfig {
+        log: "off".to_owned(),
+        log_format: LogFormat::Json,
+        otlp_endpoint: collector.endpoint.clone(),
+        trace_share: 1.0,
+        trace_content: false,
+    };
+    let telemetry = telemetry::init("test", &config).unwrap();
+    let stack = TestStack::start().await;
+    let message = json!({"role": "user", "content": format!("the word is {SECRET}")});
+    let body = json!({"model": "talk", "stream": true, "messages": [message]});
+    let answer = ask(&stack, "/chat/completions", body, TRACE).await;
+    let timing = answer.headers()["server-timing"].to_str().unwrap().to_owned();
+    assert!(answer.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+    for step in ["auth", "limit", "safety_in", "queue", "model", "safety_out", "serialise", "total"]
+    {
+        assert!(timing.contains(&format!("{step};dur=")), "{step} is missing in {timing}");
+    }
+    stack.stop().await;
+    let metrics = telemetry.metrics();
+    Tasks::new().spawn_blocking(move || telemetry.flush()).await.unwrap();
+    let ours = |spans: &[Span]| -> Vec<Span> {
+        spans.iter().filter(|span| span.trace == TRACE).cloned().collect()
+    };
+    let spans = collector.until(|all| ours(all).iter().any(|s| s.name.starts_with("POST"))).await;
+    let spans = ours(&spans);
+    assert_tree(&spans);
+    assert_attributes(&spans);
+    assert_exemplars(&metrics);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_says_where_its_time_went() {
+    let stack = TestStack::start().await;
+    for (path, body, steps) in [
+        ("/embeddings", json!({"input": ["a"]}), &["auth", "limit", "model", "serialise"][..]),
+        (
+            "/chat/completions",
+            json!({"model": "free-talk", "messages": [{"role": "user", "content": "a"}]}),
+            &["auth", "limit", "queue", "model", "serialise"],
+        ),
+        ("/chat/completions", json!({"messages": 1}), &["auth"]),
+        ("/nowhere", json!({}), &["auth"]),
+    ] {
+        let answer = ask(&stack, path, body, OTHER_TRACE).await;
+        let timing = answer.headers()["server-timing"].to_str().unwrap().to_owned();
+        let names: Vec<&str> =
+            timing.split(", ").map(|part| part.split(';').next().unwrap()).collect();
+        assert_eq!(names, [steps, &["total"]].concat(), "{path}: {timing}");
+    }
+    stack.stop().await;
+}

@@ -1,50 +1,30 @@
 //! The gRPC door of a service and the client that reaches it.
 //!
-<<<<<<< HEAD
-//! The server adds what every service needs (drain, trace context, health, reflection, TCP_NODELAY) behind a door that may ask
-//! for a token and for TLS (`door.rs`); the client dials lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
-
-mod door;
-=======
-//! The door adds what every service needs (drain and trace context in `call.rs`, health, reflection, TCP_NODELAY); the client dials
-//! lazily, keeps connections alive and spreads calls over all replicas (`balance.rs`), which it finds by name (`resolve.rs`).
+//! The server adds what every service needs (drain and trace context in `call.rs`, health, reflection, TCP_NODELAY) behind a door
+//! that may ask for a token and for TLS (`door.rs`); the client dials lazily, keeps connections alive and spreads calls over all
+//! replicas (`balance.rs`), which it finds by name (`resolve.rs`).
 
 mod call;
->>>>>>> main
+mod door;
 mod resolve;
 #[cfg(test)]
 mod tests;
 mod token;
 
-<<<<<<< HEAD
 pub use door::{Door, DoorConfig, DoorsConfig, Guarded, Pass};
 
 use crate::Problems;
-use crate::balance::{Balanced, DRAINING};
-use crate::tasks::{Admission, Tasks};
-use anyhow::Context as _;
-use http::header::AUTHORIZATION;
-use http_body_util::BodyExt as _;
-use opentelemetry::propagation::Injector;
-=======
 use crate::balance::Balanced;
 use crate::tasks::Tasks;
 use crate::telemetry::trace;
 use anyhow::Context as _;
->>>>>>> main
+use http::header::AUTHORIZATION;
 use serde::Deserialize;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
 use tonic::transport::Server;
-<<<<<<< HEAD
-use tower::{Layer, Service};
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-=======
-use tonic::transport::server::TcpIncoming;
->>>>>>> main
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -142,13 +122,9 @@ pub async fn serve(
     Server::builder()
         .trace_fn(call::span)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
-<<<<<<< HEAD
         // Before anything is counted or done for a stranger.
         .layer(door)
-        .layer(DrainLayer { tasks: tasks.clone() })
-=======
         .layer(call::DrainLayer { tasks: tasks.clone() })
->>>>>>> main
         .add_routes(routes.add_service(health).add_service(reflection))
         .serve_with_incoming_shutdown(incoming, tasks.stopping())
         .await
@@ -184,40 +160,21 @@ pub fn client(
     Ok(InterceptedService::new(balanced, Propagate { pass: pass.clone() }))
 }
 
-<<<<<<< HEAD
-fn call_span(request: &http::Request<()>) -> Span {
-    let span = tracing::info_span!("grpc", otel.name = request.uri().path(), otel.kind = "server");
-    crate::telemetry::continue_trace(&span, request.headers());
-    span
-}
-
 /// Makes the current span the parent of what the called service does, and shows the token at its door.
 #[derive(Debug, Clone)]
 pub struct Propagate {
     pass: Pass,
 }
-=======
-/// Makes the current span the parent of what the called service does.
-#[derive(Debug, Clone, Copy)]
-pub struct Propagate;
->>>>>>> main
 
 impl Interceptor for Propagate {
     fn call(
         &mut self,
         mut request: tonic::Request<()>,
     ) -> Result<tonic::Request<()>, tonic::Status> {
-<<<<<<< HEAD
-        let context = Span::current().context();
-        opentelemetry::global::get_text_map_propagator(|p| {
-            p.inject_context(&context, &mut Metadata(request.metadata_mut()));
-        });
+        trace::inject(request.metadata_mut());
         if let Some(token) = self.pass.metadata() {
             request.metadata_mut().insert(AUTHORIZATION.as_str(), token);
         }
-=======
-        trace::inject(request.metadata_mut());
->>>>>>> main
         Ok(request)
     }
 }

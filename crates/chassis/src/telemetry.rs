@@ -18,18 +18,10 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::WithExportConfig as _;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-<<<<<<< HEAD
-use opentelemetry_sdk::trace::SdkTracerProvider;
-use serde::Deserialize;
-use std::sync::OnceLock;
-use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
-=======
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::{Deserialize, Deserializer};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
->>>>>>> main
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
@@ -139,7 +131,6 @@ pub struct Telemetry {
     traces: Option<SdkTracerProvider>,
 }
 
-<<<<<<< HEAD
 /// The filter of the process-wide logger.
 static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 
@@ -151,21 +142,15 @@ pub(crate) fn set_filter(filter: &str) {
     }
 }
 
-/// Installs the process-wide logger, tracer and metrics recorder.
-=======
 /// Installs the process-wide logger, tracer and metrics recorder. Called within a runtime, which the export of traces uses.
->>>>>>> main
 ///
 /// # Errors
 /// When the filter does not parse, the OTLP endpoint is not a URL, or another one is installed already.
 pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<Telemetry> {
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("`telemetry.log`: `{}` is not a log filter", config.log))?;
-<<<<<<< HEAD
     let (filter, handle) = reload::Layer::new(filter);
-=======
     let to_stderr = fmt::layer().with_writer(std::io::stderr);
->>>>>>> main
     let lines = match config.log_format {
         LogFormat::Text => to_stderr.with_filter(filter).boxed(),
         LogFormat::Json => {
@@ -189,18 +174,9 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
         .with(layers)
         .try_init()
         .context("a logger is installed already")?;
-<<<<<<< HEAD
     // The first of this process, as the logger is.
     let _first = FILTER.set(handle);
-    let metrics = PrometheusBuilder::new()
-        .set_buckets(&LATENCY_BUCKETS)
-        .and_then(|b| b.set_buckets_for_metric(Matcher::Suffix(ROWS.to_owned()), &ROW_BUCKETS))
-        .and_then(PrometheusBuilder::install_recorder)
-        .context("a metrics recorder is installed already")?;
-    Ok(Telemetry { metrics, traces })
-=======
     Ok(Telemetry { metrics: recorder(traces.is_some())?, traces })
->>>>>>> main
 }
 
 /// Installs the recorder of metrics; with exemplars where there are traces to point to.

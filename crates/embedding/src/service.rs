@@ -11,11 +11,7 @@ use crate::events::{self, Kind};
 use api_types::Fault;
 use api_types::rpc::{self, embedding as wire};
 use chassis::Tasks;
-<<<<<<< HEAD
 use chassis::grpc::Served;
-use std::time::Instant;
-=======
->>>>>>> main
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::{Request, Response, Status};

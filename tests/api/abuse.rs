@@ -329,7 +329,7 @@ async fn streams_that_are_reset_at_once_and_headers_without_end_close_the_connec
     }
     let idle = async {
         while stack.tasks.in_flight() > 0 {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, idle).await.unwrap();

@@ -9,6 +9,74 @@ use standalone::Settings;
 /// Stands wherever a secret may, and must come out nowhere.
 const SECRET: &str = "hush-hush-hush-hush";
 
+/// A file with one mistake, and words of its message: the option, what is wrong, the remedy.
+const MISTAKES: [(&str, [&str; 3]); 18] = [
+    ("[edg]\n", ["`edg`", "unknown table", "did you mean `edge`?"]),
+    (
+        "[edge.limits]\nbody_byte = 1\n",
+        ["`edge.limits", "unknown option", "did you mean `body_bytes`?"],
+    ),
+    ("[edge.limit]\nbody_bytes = 1\n", ["`edge", "unknown option", "did you mean `limits`?"]),
+    ("[chat.engine]\ncontext_token = 1\n", ["`chat.engine", "unknown option", "`context_tokens`"]),
+    (
+        "[edge.limits]\nbody_bytes = \"1 MB\"\n",
+        ["`edge.limits.body_bytes`", "invalid type: text", "expected"],
+    ),
+    (
+        "[edge.guard]\nwhen_unavailable = \"refues\"\n",
+        ["`edge.guard.when_unavailable`", "unknown variant", "`refuse`"],
+    ),
+    (
+        "[edge.chat]\nendpoints = [\"chat:50051\"]\n",
+        ["`edge.chat.endpoints[0]`", "not a URL", "http://host:50051"],
+    ),
+    (
+        "[edge.chat]\nendpoints = [\"https://chat\"]\n",
+        ["`edge.chat.endpoints[0]`", "https", "`edge.doors.tls.ca_file`"],
+    ),
+    (
+        "[edge.state]\nredis_url = \"http://redis\"\n",
+        ["`edge.state.redis_url`", "not a URL", "redis://host:6379"],
+    ),
+    (
+        "[edge.service]\nlisten = \"8080\"\n",
+        ["`edge.service.listen`", "with a port", "127.0.0.1:8080"],
+    ),
+    (
+        "[edge.service.telemetry]\notlp_endpoint = \"collector\"\n",
+        ["`edge.service.telemetry.otlp_endpoint`", "not a URL", "http://"],
+    ),
+    (
+        "[edge.service.telemetry]\nlog = \"edge=loud\"\n",
+        ["`edge.service.telemetry.log`", "not a filter", "`info`"],
+    ),
+    (
+        "[edge.auth]\nkey_file = \"/nowhere/keys.toml\"\n",
+        ["`edge.auth.key_file`", "cannot read", "/nowhere/keys.toml"],
+    ),
+    (
+        "[edge.tls]\ncertificate_file = \"/nowhere/tls.crt\"\nkey_file = \"/nowhere/tls.key\"\n",
+        [
+            "`edge.tls.certificate_file`: cannot read",
+            "`edge.tls.key_file`: cannot read",
+            "is the secret mounted",
+        ],
+    ),
+    (
+        "[edge.tls]\ncertificate_file = \"/nowhere/tls.crt\"\n",
+        ["`edge.tls.key_file`", "is empty", "name the file"],
+    ),
+    ("[chat.door]\ntoken = \"short\"\n", ["`chat.door.token`", "16 or more", "openssl rand"]),
+    (
+        "[edge.api]\nremote_hosts = [\"https://x/\"]\n",
+        ["`edge.api.remote_hosts[0]`", "name of a host", "`*`"],
+    ),
+    (
+        "[edge.auth.jwt]\nissuers = [\"nowhere\"]\naudiences = [\"a\"]\nrequired = { a = \"b\" }\n",
+        ["`edge.auth.jwt`", "not a URL", "https://host/path"],
+    ),
+];
+
 fn problems(file: &str, env: &[(&str, &str)]) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("koine.toml");
@@ -26,75 +94,7 @@ fn problems(file: &str, env: &[(&str, &str)]) -> String {
 
 #[test]
 fn every_kind_of_mistake_has_one_message_with_its_option_and_remedy() {
-    for (file, expected) in [
-        ("[edg]\n", ["`edg`", "unknown table", "did you mean `edge`?"]),
-        (
-            "[edge.limits]\nbody_byte = 1\n",
-            ["`edge.limits", "unknown option", "did you mean `body_bytes`?"],
-        ),
-        ("[edge.limit]\nbody_bytes = 1\n", ["`edge", "unknown option", "did you mean `limits`?"]),
-        (
-            "[chat.engine]\ncontext_token = 1\n",
-            ["`chat.engine", "unknown option", "`context_tokens`"],
-        ),
-        (
-            "[edge.limits]\nbody_bytes = \"1 MB\"\n",
-            ["`edge.limits.body_bytes`", "invalid type: text", "expected"],
-        ),
-        (
-            "[edge.guard]\nwhen_unavailable = \"refues\"\n",
-            ["`edge.guard.when_unavailable`", "unknown variant", "`refuse`"],
-        ),
-        (
-            "[edge.chat]\nendpoints = [\"chat:50051\"]\n",
-            ["`edge.chat.endpoints[0]`", "not a URL", "http://host:50051"],
-        ),
-        (
-            "[edge.chat]\nendpoints = [\"https://chat\"]\n",
-            ["`edge.chat.endpoints[0]`", "https", "`edge.doors.tls.ca_file`"],
-        ),
-        (
-            "[edge.state]\nredis_url = \"http://redis\"\n",
-            ["`edge.state.redis_url`", "not a URL", "redis://host:6379"],
-        ),
-        (
-            "[edge.service]\nlisten = \"8080\"\n",
-            ["`edge.service.listen`", "with a port", "127.0.0.1:8080"],
-        ),
-        (
-            "[edge.service.telemetry]\notlp_endpoint = \"collector\"\n",
-            ["`edge.service.telemetry.otlp_endpoint`", "not a URL", "http://"],
-        ),
-        (
-            "[edge.service.telemetry]\nlog = \"edge=loud\"\n",
-            ["`edge.service.telemetry.log`", "not a filter", "`info`"],
-        ),
-        (
-            "[edge.auth]\nkey_file = \"/nowhere/keys.toml\"\n",
-            ["`edge.auth.key_file`", "cannot read", "/nowhere/keys.toml"],
-        ),
-        (
-            "[edge.tls]\ncertificate_file = \"/nowhere/tls.crt\"\nkey_file = \"/nowhere/tls.key\"\n",
-            [
-                "`edge.tls.certificate_file`: cannot read",
-                "`edge.tls.key_file`: cannot read",
-                "is the secret mounted",
-            ],
-        ),
-        (
-            "[edge.tls]\ncertificate_file = \"/nowhere/tls.crt\"\n",
-            ["`edge.tls.key_file`", "is empty", "name the file"],
-        ),
-        ("[chat.door]\ntoken = \"short\"\n", ["`chat.door.token`", "16 or more", "openssl rand"]),
-        (
-            "[edge.api]\nremote_hosts = [\"https://x/\"]\n",
-            ["`edge.api.remote_hosts[0]`", "name of a host", "`*`"],
-        ),
-        (
-            "[edge.auth.jwt]\nissuers = [\"nowhere\"]\naudiences = [\"a\"]\nrequired = { a = \"b\" }\n",
-            ["`edge.auth.jwt`", "not a URL", "https://host/path"],
-        ),
-    ] {
+    for (file, expected) in MISTAKES {
         let text = problems(file, &[]);
         for expected in expected {
             assert!(text.contains(expected), "{expected} is missing for {file}: {text}");

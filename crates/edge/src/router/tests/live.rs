@@ -1,6 +1,7 @@
 //! Another configuration put in force while requests run.
 
 use super::*;
+use std::sync::Arc;
 
 /// The options of `edge` with others on top.
 fn changed(edge: &Edge, change: impl FnOnce(&mut Config)) -> Config {
@@ -57,7 +58,7 @@ async fn what_cannot_be_built_changes_nothing_and_says_which_option() {
 async fn a_deployment_is_added_without_asking_the_services_again() {
     let edge = edge(&[]).await;
     let before = edge.live.current();
-    let first = before.app.table().all()[0].clone();
+    let first = Arc::clone(&before.app.table().all()[0]);
     let entry = format!("[{{name='alias',service='chat',model='{}'}}]", first.model);
     let env = vec![("EDGE__DEPLOYMENTS".to_owned(), entry)];
     let fresh: Config = load("edge", crate::DEFAULTS, &Sources { file: None, env }).unwrap();

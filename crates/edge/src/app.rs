@@ -286,6 +286,7 @@ pub fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn redis(error: StateError) -> EndpointError {
     EndpointError { option: "state.redis_url".to_owned(), cause: error.to_string() }
 }

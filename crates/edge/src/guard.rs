@@ -205,7 +205,7 @@ impl Guard {
                     Next::Judged(choice, verdict) => {
                         judging = None;
                         let Verdict { blocked, found } = verdict?;
-                        for screened in windows.judged(choice, blocked, found) {
+                        for screened in windows.judged(choice, blocked, &found) {
                             yield screened;
                         }
                     }

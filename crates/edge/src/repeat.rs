@@ -74,12 +74,14 @@ mod tests {
     use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    type Answer = Vec<Result<Piece, Fault>>;
+
     /// Answers, one for each time it is asked.
     #[derive(Clone)]
-    struct Service(Arc<Mutex<VecDeque<Vec<Result<Piece, Fault>>>>>);
+    struct Service(Arc<Mutex<VecDeque<Answer>>>);
 
     impl Service {
-        fn new<const N: usize>(answers: [Vec<Result<Piece, Fault>>; N]) -> Self {
+        fn new<const N: usize>(answers: [Answer; N]) -> Self {
             Self(Arc::new(Mutex::new(answers.into())))
         }
 

@@ -26,7 +26,7 @@ pub fn up(loaded: Loaded<Settings>, sources: Sources) -> ExitCode {
         let load = move || Settings::load_with_values(&sources);
         let takes = edge::Config::takes_at_once;
         let reloads = Reloads::new("standalone", (file, every), (load, takes), loaded.values);
-        serve(config, (loaded.config, reloads), (listener, tasks)).await
+        Box::pin(serve(config, (loaded.config, reloads), (listener, tasks))).await
     })
 }
 

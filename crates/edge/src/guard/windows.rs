@@ -186,7 +186,7 @@ impl Windows {
         &mut self,
         choice: u32,
         blocked: bool,
-        found: ContentFilterResults,
+        found: &ContentFilterResults,
     ) -> Vec<Screened> {
         let (context, prompt) = (self.context, self.prompt);
         let Some(slot) = self.choices.get_mut(&choice) else { return Vec::new() };

@@ -28,7 +28,7 @@ fn end(choice: u32) -> Piece {
 
 fn clear(windows: &mut Windows, choice: u32) -> Vec<Piece> {
     windows
-        .judged(choice, false, ContentFilterResults::default())
+        .judged(choice, false, &ContentFilterResults::default())
         .into_iter()
         .map(|s| s.piece)
         .collect()
@@ -69,7 +69,7 @@ fn a_blocked_window_ends_its_choice_and_no_character_of_it_leaves() {
     let window = windows.next_window().unwrap();
     let high = SeverityResult { filtered: true, severity: Severity::High };
     let found = ContentFilterResults { hate: Some(high), ..Default::default() };
-    let out = windows.judged(window.choice, true, found.clone());
+    let out = windows.judged(window.choice, true, &found);
     let expected = Piece::Finished { choice: 0, reason: FinishReason::ContentFilter };
     assert_eq!(out, [Screened { piece: expected, found: Some(found) }]);
     windows.take(text(0, "more"));
@@ -85,7 +85,7 @@ fn usage_waits_for_the_choices_and_is_missed_only_when_all_are_done() {
     assert!(!windows.only_usage_is_missing());
     windows.take(text(0, "evil"));
     windows.next_window().unwrap();
-    windows.judged(0, true, ContentFilterResults::default());
+    windows.judged(0, true, &ContentFilterResults::default());
     assert!(windows.only_usage_is_missing());
     let usage = Usage { prompt: 1, ..Usage::default() };
     assert_eq!(windows.take(Piece::Usage(usage)), None);
@@ -151,13 +151,13 @@ fn leaving(filter: StreamFilter, text: &str, word: &str, cuts: &[usize], eager: 
         {
             let blocked = window.text.contains(word);
             let found = ContentFilterResults::default();
-            windows.judged(0, blocked, found).into_iter().for_each(&mut leave);
+            windows.judged(0, blocked, &found).into_iter().for_each(&mut leave);
         }
     }
     while let Some(window) = windows.next_window() {
         let blocked = window.text.contains(word);
         windows
-            .judged(0, blocked, ContentFilterResults::default())
+            .judged(0, blocked, &ContentFilterResults::default())
             .into_iter()
             .for_each(&mut leave);
     }
@@ -209,7 +209,7 @@ fn behind_the_stream_a_blocked_window_is_annotated_and_ends_its_choice() {
     let mut windows = filtered(StreamFilter::Asynchronous, 4, 0, 1);
     windows.take(text(0, "evil"));
     windows.next_window().unwrap();
-    let out = windows.judged(0, true, ContentFilterResults::default());
+    let out = windows.judged(0, true, &ContentFilterResults::default());
     assert!(matches!(out[0].piece, Piece::Vetted { .. }));
     let cut = Piece::Finished { choice: 0, reason: FinishReason::ContentFilter };
     assert_eq!(out[1].piece, cut);

@@ -87,7 +87,7 @@ impl App {
         });
         let config = Arc::new(config);
         Ok(Self {
-            guard: Guard::new(safety.clone(), Arc::clone(&config)),
+            guard: Guard::new(safety.clone(), Arc::clone(&config), cache.clone()),
             limits,
             cache,
             began: unix_seconds(),
@@ -133,7 +133,7 @@ impl App {
         }
         next.limits = self.limits.rebuild(&config);
         next.config = Arc::new(config);
-        next.guard = Guard::new(next.safety.clone(), Arc::clone(&next.config));
+        next.guard = Guard::new(next.safety.clone(), Arc::clone(&next.config), next.cache.clone());
         next.listed = Arc::clone(&self.listed);
         let listed = next.listed.load();
         let table = Table::build(&next.config, &listed.models, listed.complete);

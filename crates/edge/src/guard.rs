@@ -12,6 +12,7 @@ pub use prompt::Prompt;
 pub use screening::Screening;
 
 use crate::app::App;
+use crate::cache::{Cache, Key, Kind};
 use crate::config::{Config, WhenUnavailable};
 use crate::error::ApiError;
 use crate::events::{self, Judged, Judgement, Record, Step};
@@ -24,6 +25,7 @@ use api_types::rpc::content_safety::content_safety_service_client::ContentSafety
 use api_types::{ErrorCode, Fault};
 use chassis::grpc::Client;
 use futures::stream::{self, StreamExt as _};
+use prost::Message as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use windows::{Window, Windows};
@@ -65,16 +67,18 @@ impl std::fmt::Debug for Reply {
 pub struct Guard {
     client: Option<ContentSafetyServiceClient<Client>>,
     config: Arc<Config>,
+    cache: Cache,
 }
 
 impl Guard {
-    /// A guard that asks `client`.
+    /// A guard that asks `client`, unless `cache` knows what it would say.
     #[must_use]
     pub const fn new(
         client: Option<ContentSafetyServiceClient<Client>>,
         config: Arc<Config>,
+        cache: Cache,
     ) -> Self {
-        Self { client, config }
+        Self { client, config, cache }
     }
 
     /// What the policy of `screening` finds in a prompt; none where there is no policy or nothing to judge.
@@ -263,17 +267,14 @@ impl Guard {
         let policy = request.policy.clone();
         let limit = Duration::from_millis(self.config.guard.timeout_ms);
         let answer = match self.client.clone() {
-            Some(mut client) => {
-                let mut request = tonic::Request::new(request);
-                request.set_timeout(limit);
-                let call =
-                    tokio::time::timeout(limit, async move { client.screen(request).await }).await;
+            Some(client) => {
+                let call = tokio::time::timeout(limit, self.ask(client, request, limit)).await;
                 call.unwrap_or_else(|_| Err(tonic::Status::deadline_exceeded("no verdict in time")))
             }
             None => Err(tonic::Status::unavailable("no content-safety service is configured")),
         };
         let verdict = match answer {
-            Ok(answer) => Ok(self.verdict(answer.into_inner(), &policy)),
+            Ok(answer) => Ok(self.verdict(answer, &policy)),
             Err(status) => without_verdict(&status, when_unavailable),
         };
         let judgement = match &verdict {
@@ -286,6 +287,32 @@ impl Guard {
         verdict
     }
 
+    /// What the service answers, or answered to the same question.
+    async fn ask(
+        &self,
+        mut client: ContentSafetyServiceClient<Client>,
+        question: rpc::ScreenRequest,
+        limit: Duration,
+    ) -> Result<rpc::ScreenResponse, tonic::Status> {
+        let key = Key::new(Kind::Verdict, "", "", &question.encode_to_vec());
+        let mut request = tonic::Request::new(question);
+        request.set_timeout(limit);
+        let call = async move { Ok(client.screen(request).await?.into_inner()) };
+        if !self.cache.config().keeps(Kind::Verdict) {
+            return call.await;
+        }
+        let compute = async move {
+            let answer: rpc::ScreenResponse = call.await.map_err(Fault::from)?;
+            Ok(stream::iter([Ok(answer.encode_to_vec().into())]).boxed())
+        };
+        let kept = async {
+            let (_source, mut frames) = self.cache.answer(key, compute).await?;
+            frames.next().await.unwrap_or_else(|| Err(unreadable()))
+        };
+        let frame = kept.await.map_err(Fault::into_status)?;
+        rpc::ScreenResponse::decode(frame).map_err(|_| unreadable().into_status())
+    }
+
     fn verdict(&self, answer: rpc::ScreenResponse, policy: &str) -> Verdict {
         let explain = |answer| translate::content_safety::explanation(answer, policy);
         let explanation = self.config.guard.explain.then(|| explain(&answer));
@@ -293,6 +320,11 @@ impl Guard {
         let found = translate::content_safety::found(answer);
         Verdict { blocked, found: ContentFilterResults { explanation, ..found } }
     }
+}
+
+/// No answer at all must never be read as the empty one, which blocks nothing.
+fn unreadable() -> Fault {
+    Fault::new(ErrorCode::Internal, "the verdict cannot be read")
 }
 
 /// What happens when the service gave no verdict.

@@ -1,6 +1,7 @@
 //! Answers that are given again, and answers of another deployment.
 
 use super::*;
+use api_types::rpc::content_safety::Direction;
 
 const CHAT: &str = "/chat/completions?api-version=2024-05-01-preview";
 const CACHED: [(&str, &str); 2] =
@@ -95,6 +96,22 @@ async fn vectors_are_given_again() {
     assert_eq!(second.json()["data"], first.json()["data"]);
     let other = edge.post(path, &json!({"input": ["b", "a"]})).await;
     assert_eq!(source(&other), "miss");
+}
+
+#[tokio::test]
+async fn a_verdict_is_given_again_and_a_prompt_it_blocks_stays_blocked() {
+    let options = [("EDGE__CACHE__VERDICTS", "true"), ("EDGE__GUARD__POLICY", "default")];
+    let edge = edge(&options).await;
+    let prompts = |edge: &Edge| {
+        let screened = edge.seen.screened.lock().unwrap();
+        screened.iter().filter(|r| r.direction() == Direction::Prompt).count()
+    };
+    for _ in 0..4 {
+        let answer = edge.post(CHAT, &says("a bad idea")).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (400, "content_filter"));
+    }
+    assert_eq!(prompts(&edge), 1);
+    assert_eq!(edge.post(CHAT, &says("a good idea")).await.status.as_u16(), 200);
 }
 
 const FALLBACK: (&str, &str) = (

@@ -1,3 +1,5 @@
+//! Answers that are given again, shared, broken off and given up.
+
 use super::*;
 use api_types::ErrorCode;
 use bytes::Bytes;

@@ -77,7 +77,7 @@ async fn models_are_listed_for_openai_clients() {
         let body = edge.get(path).await.json();
         let ids: Vec<_> =
             body["data"].as_array().unwrap().iter().map(|m| m["id"].as_str().unwrap()).collect();
-        assert_eq!(ids, ["talk", "Other", "vectors", "pictures"]);
+        assert_eq!(ids, ["talk", "Other", "down", "vectors", "pictures"]);
     }
     assert_eq!(edge.get("/v1/models/other").await.json()["id"], "Other");
     let unknown = edge.get("/v1/models/nope").await;

@@ -147,5 +147,8 @@ async fn a_wrong_password_is_told_and_not_shown() {
     let url = format!("{}?pass=hush", redis.url());
     let config = StateConfig { redis_url: Secret::new(url), timeout_ms: 5000 };
     let error = Shared::open(&config).unwrap().unwrap().ping().await.unwrap_err().to_string();
-    assert!(error.contains("refuses the user or the password") && !error.contains("hush"), "{error}");
+    assert!(
+        error.contains("refuses the user or the password") && !error.contains("hush"),
+        "{error}"
+    );
 }

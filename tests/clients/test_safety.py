@@ -63,7 +63,7 @@ def test_a_blocked_prompt_names_its_category_before_any_stream(standalone):
 
 
 def test_an_answer_is_annotated(standalone):
-    status, answer = ask(standalone, "What is the capital of France?")
+    status, answer = ask(standalone, "What is the capital of France?", temperature=0, max_tokens=12)
     assert status == 200
     assert answer["prompt_filter_results"][0]["content_filter_results"]["violence"]["severity"] == "safe"
     assert answer["choices"][0]["content_filter_results"]["hate"]["filtered"] is False

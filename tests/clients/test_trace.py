@@ -35,7 +35,7 @@ def test_one_stream_is_one_trace_down_to_queue_batch_and_model(traced):
     expected = {root, f"{root} > auth", f"{root} > limit", f"{root} > safety_in > {SCREEN}", f"{root} > safety_out > {SCREEN}"}
     expected |= {f"{generate} > {step}" for step in ("prepare", "queue", "prefill", "decode")}
     for direction in ("in", "out"):
-        encode = f"{root} > safety_{direction} > {SCREEN} > encode all-minilm-l6-v2"
+        encode = f"{root} > safety_{direction} > {SCREEN} > encode koine-safety-minilm"
         expected |= {encode, f"{encode} > queue", f"{encode} > batch"}
     assert expected <= paths(spans), sorted(paths(spans))
     assert {span["service"] for span in spans} == {"koine-edge", "koine-chat", "koine-content-safety"}

@@ -6,6 +6,7 @@
 use crate::cache::Cache;
 use crate::category::{Attack, Category, Grade, Grades, Scale, Span, TextFinding};
 use crate::error::SafetyError;
+use crate::function_words::says_nothing;
 use crate::judge::Judge;
 use crate::manifest::{Manifest, PromptShield};
 use crate::normalise::{decode, unmask};
@@ -182,7 +183,10 @@ impl Ensemble {
 impl Judge for Ensemble {
     async fn texts(&self, texts: Vec<String>) -> Result<Vec<TextFinding>, SafetyError> {
         let keys: Vec<_> = texts.iter().map(|text| self.cache.key(text)).collect();
-        let mut findings: Vec<_> = keys.iter().map(|key| self.cache.get(*key)).collect();
+        let known = |(text, key): (&String, &_)| {
+            if says_nothing(text) { Some(TextFinding::harmless()) } else { self.cache.get(*key) }
+        };
+        let mut findings: Vec<_> = texts.iter().zip(&keys).map(known).collect();
         let unknown = texts.into_iter().zip(&findings).filter(|(_, found)| found.is_none());
         let unknown: Vec<String> = unknown.map(|(text, _)| text).collect();
         let mut fresh = self.fresh(unknown).await?.into_iter();

@@ -22,6 +22,7 @@ pub mod classify;
 mod copies;
 pub mod error;
 mod events;
+mod function_words;
 pub mod load;
 mod manifest;
 mod normalise;

@@ -138,7 +138,7 @@ def test_every_file_of_options_is_taken(page, tmp_path):
 
 def key_file(folder):
     file = folder / "keys.toml"
-    file.write_text("")
+    file.write_text(f'[[keys]]\nname = "a"\nsha256 = "{64 * "0"}"\n')
     return file
 
 

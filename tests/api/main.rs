@@ -6,6 +6,7 @@ mod architecture;
 mod ask;
 mod configuration;
 mod description;
+mod dry_run;
 mod golden;
 mod keys;
 mod limits;

@@ -45,9 +45,18 @@ async fn both_places_count_alike() {
             rate("tokens", 4000, DAY, 10 + step * 7 % 50),
             slots("slots", 5),
         ];
+        let look = Demand { lease: Duration::ZERO, ..demand(&id, &counters) };
+        let foreseen = [here.take(&look), there.take(&look).await.unwrap()];
         let ours = here.take(&demand(&id, &counters));
         let theirs = there.take(&demand(&id, &counters)).await.unwrap();
         assert_eq!(essence(&ours), essence(&theirs), "step {step}");
+        for foreseen in &foreseen {
+            assert_eq!(
+                essence(foreseen),
+                essence(&ours),
+                "step {step}: who only looks takes nothing"
+            );
+        }
         if !ours.admitted || step % 3 == 0 {
             let delta = i64::try_from(step % 40).unwrap() - 30;
             let settlement = |taken: &Taken| {

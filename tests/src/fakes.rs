@@ -30,6 +30,7 @@ const LONGER_DIMENSIONS: usize = 24;
 #[derive(Debug, Default, Clone)]
 pub struct Parrot {
     running: Arc<AtomicUsize>,
+    begun: Arc<AtomicUsize>,
     released: Arc<Notify>,
 }
 
@@ -38,6 +39,12 @@ impl Parrot {
     #[must_use]
     pub fn running(&self) -> usize {
         self.running.load(Ordering::SeqCst)
+    }
+
+    /// Streams that there ever were.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.begun.load(Ordering::SeqCst)
     }
 
     /// Lets a stream that keeps silent after `/hold` go on.
@@ -144,6 +151,7 @@ impl Backend for Parrot {
 impl Parrot {
     /// The pieces as a stream; after `/hang` it never ends by itself, after `/hold` it goes on when it is released.
     fn play(&self, pieces: Vec<Result<Piece, ChatError>>) -> PieceStream {
+        self.begun.fetch_add(1, Ordering::SeqCst);
         let alive = Alive::new(&self.running);
         let says = |word: &str| {
             pieces.iter().any(|p| matches!(p, Ok(Piece::Text { text, .. }) if text.trim() == word))
@@ -333,7 +341,7 @@ fn vector(bytes: &[u8], length: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Finds harm where a text names it with its severity (`VIOLENCE6`), and an attack where it says `JAILBREAK`.
+/// Finds harm where a text names it with its severity (`VIOLENCE6`, over two lines too), and an attack where it says `JAILBREAK`.
 #[derive(Debug, Default)]
 pub struct WordJudge;
 
@@ -356,7 +364,8 @@ fn finding(text: &str) -> TextFinding {
     let mut grades = Grades::default();
     for category in Category::ALL {
         let word = category.as_str().to_uppercase();
-        let digit = text.find(&word).and_then(|at| text[at + word.len()..].chars().next());
+        let rest = text.find(&word).map(|at| text[at + word.len()..].trim_start_matches('\n'));
+        let digit = rest.and_then(|rest| rest.chars().next());
         let severity =
             digit.and_then(|c| c.to_digit(10)).and_then(|d| u8::try_from(d).ok()).unwrap_or(0);
         grades = grades.with(

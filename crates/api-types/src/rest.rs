@@ -9,6 +9,7 @@ pub mod completions;
 pub mod content_filter;
 pub mod content_safety;
 pub mod data_url;
+pub mod dry_run;
 pub mod embeddings;
 pub mod error;
 pub mod image_embeddings;

@@ -75,7 +75,7 @@ pub enum StateError {
 pub struct Demand {
     /// Unlike that of any other demand; slots are held under it.
     pub id: String,
-    /// After this long slots that were not given back are free again.
+    /// After this long slots that were not given back are free again. Zero only looks, and takes nothing.
     pub lease: Duration,
     /// No key twice.
     pub counters: Vec<Counter>,
@@ -110,7 +110,7 @@ pub enum Kind {
 /// What came of a demand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Taken {
-    /// Whether everything was taken; else nothing was.
+    /// Whether everything was taken, or would have been; else nothing was.
     pub admitted: bool,
     /// One for each counter, in order.
     pub standings: Vec<Standing>,

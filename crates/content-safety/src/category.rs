@@ -97,7 +97,7 @@ pub struct Grade {
     pub severity: Severity,
     /// The score behind it, 0 to 1.
     pub score: f32,
-    /// The stretch of text that got it; none for pictures and for what says nothing.
+    /// The stretch of text that got it; none for pictures, for what says nothing, and for several texts together.
     pub span: Option<Span>,
 }
 
@@ -117,7 +117,7 @@ pub struct Attack {
     pub detected: bool,
     /// 0 to 1.
     pub score: f32,
-    /// The stretch of text that got it; none where there was no text.
+    /// The stretch of text that got it; none where there was no text, and for several texts together.
     pub span: Option<Span>,
 }
 
@@ -193,10 +193,20 @@ impl TextFinding {
     /// The same, found in the text with the number `segment`.
     #[must_use]
     pub fn in_segment(mut self, segment: u32) -> Self {
-        let grades = self.grades.0.iter_mut().flatten().map(|grade| &mut grade.span);
-        let attacks = [&mut self.jailbreak.span, &mut self.indirect_attack.span];
-        grades.chain(attacks).flatten().for_each(|span| span.segment = segment);
+        self.spans().flatten().for_each(|span| span.segment = segment);
         self
+    }
+
+    /// The same, found in several texts together.
+    #[must_use]
+    pub fn in_several(mut self) -> Self {
+        self.spans().for_each(|span| *span = None);
+        self
+    }
+
+    fn spans(&mut self) -> impl Iterator<Item = &mut Option<Span>> {
+        let grades = self.grades.0.iter_mut().flatten().map(|grade| &mut grade.span);
+        grades.chain([&mut self.jailbreak.span, &mut self.indirect_attack.span])
     }
 
     /// The worse of two, part by part.

@@ -7,6 +7,7 @@
 pub mod config;
 mod service;
 
+mod conversation;
 mod screen;
 
 pub mod category;

@@ -7,6 +7,7 @@ use crate::blocklist::lists::find;
 use crate::blocklist::store::Blocklists;
 use crate::blocklist::{Blocklist, Hit};
 use crate::category::{Category, Grades, TextFinding};
+use crate::conversation::stretches;
 use crate::error::SafetyError;
 use crate::judge::Judge;
 use crate::picture::{Picture, PictureLimits};
@@ -37,6 +38,17 @@ pub(crate) enum Source {
 pub(crate) struct Segment {
     pub(crate) source: Source,
     pub(crate) text: String,
+}
+
+/// What is judged.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) direction: Direction,
+    pub(crate) segments: Vec<Segment>,
+    /// Whether they are turns of a conversation, which is judged as a whole besides.
+    pub(crate) conversation: bool,
+    /// Encoded image files.
+    pub(crate) images: Vec<Vec<u8>>,
 }
 
 /// What one request may hold.
@@ -70,10 +82,9 @@ impl Screen {
     pub(crate) async fn screen(
         &self,
         name: &str,
-        direction: Direction,
-        segments: Vec<Segment>,
-        images: Vec<Vec<u8>>,
+        question: Question,
     ) -> Result<Verdict, SafetyError> {
+        let Question { direction, segments, conversation, images } = question;
         // One verdict is of one set of policies, whatever is read meanwhile.
         let policies = self.policies.load_full();
         let policy = policies.get(name)?;
@@ -85,7 +96,8 @@ impl Screen {
         }
         self.check_length("segments", segments.iter().map(|segment| segment.text.as_str()))?;
         let hits = self.hits(self.lists(policy), segments.iter().map(|s| s.text.as_str())).await?;
-        let mut findings = Findings { hits, ..self.texts(policy, direction, segments).await? };
+        let segments = if judges_texts(policy, direction) { segments } else { Vec::new() };
+        let mut findings = Findings { hits, ..self.texts(segments, conversation).await? };
         for grades in self.images(policy, direction, images).await? {
             findings.grades = findings.grades.worse(&grades);
         }
@@ -134,16 +146,18 @@ impl Screen {
         Ok(findings.map(|finding| finding.unwrap_or_else(TextFinding::harmless)).collect())
     }
 
+    /// What is found in each text, and in a conversation as a whole.
     async fn texts(
         &self,
-        policy: &Policy,
-        direction: Direction,
         segments: Vec<Segment>,
+        conversation: bool,
     ) -> Result<Findings, SafetyError> {
-        let segments = if judges_texts(policy, direction) { segments } else { Vec::new() };
-        let (sources, texts): (Vec<_>, Vec<_>) =
+        let whole = if conversation { stretches(&segments) } else { Vec::new() };
+        let (sources, mut texts): (Vec<_>, Vec<_>) =
             segments.into_iter().map(|segment| (segment.source, segment.text)).unzip();
-        let found = self.found(texts).await?;
+        texts.extend(whole);
+        let mut found = self.found(texts).await?;
+        let together = found.split_off(sources.len());
         let mut findings = Findings::default();
         for (at, (source, found)) in (0..).zip(sources.into_iter().zip(found)) {
             let found = found.in_segment(at);
@@ -154,6 +168,12 @@ impl Screen {
                 Source::System | Source::Assistant => continue,
             };
             *worst = Some(worst.unwrap_or_default().worse(attack));
+        }
+        // Last, so that what a text says alone is told with its place.
+        for found in together.into_iter().map(TextFinding::in_several) {
+            findings.grades = findings.grades.worse(&found.grades);
+            let worst = findings.jailbreak.unwrap_or_default();
+            findings.jailbreak = Some(worst.worse(found.jailbreak));
         }
         Ok(findings)
     }

@@ -9,7 +9,7 @@ use crate::category::{Attack, Category, Grade, Grades, Span};
 use crate::error::SafetyError;
 use crate::events::{self, Asked, Call};
 use crate::policy::{DEFAULT, Direction, Judged, Verdict};
-use crate::screen::{Screen, Segment, Source};
+use crate::screen::{Question, Screen, Segment, Source};
 use api_types::Fault;
 use api_types::rpc::{self, content_safety as wire};
 use chassis::Tasks;
@@ -161,11 +161,13 @@ impl Door {
         &self,
         request: wire::ScreenRequest,
     ) -> Result<wire::ScreenResponse, SafetyError> {
-        let wire::ScreenRequest { policy, direction, segments, images, shadow } = request;
+        let wire::ScreenRequest { policy, direction, segments, images, shadow, conversation } =
+            request;
         let direction = read_direction(direction)?;
         let segments = segments.into_iter().enumerate().map(read_segment);
         let segments = segments.collect::<Result<Vec<_>, _>>()?;
-        let mut verdict = self.screen.screen(&policy, direction, segments, images).await?;
+        let question = Question { direction, segments, conversation, images };
+        let mut verdict = self.screen.screen(&policy, question).await?;
         verdict.shadow |= shadow;
         let policy = if policy.is_empty() { DEFAULT } else { policy.as_str() };
         let version = self.screen.judge.version();

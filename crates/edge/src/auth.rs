@@ -268,12 +268,12 @@ pub async fn require(
         Some(record) => record.timed(Step::Auth, identified).await?,
         None => identified.await?,
     };
-    let family =
-        request.extensions().get::<Context>().map_or(Family::Inference, |context| context.family);
+    let context = request.extensions().get::<Context>();
+    let (route, family) =
+        context.map_or((Route::Unknown, Family::Inference), |c| (c.route, c.family));
     if let Some(record) = &record {
         record.caller(&caller.name);
     }
-    let route = Route::of(request.uri().path(), family);
     caller.may_call(route, family).inspect_err(|_refused| {
         events::turned_away(TurnedAway::Forbidden);
     })?;

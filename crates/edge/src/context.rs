@@ -5,10 +5,13 @@
 //! outermost layer, and travels in the request's extensions.
 
 use crate::config::Versions;
+use crate::events::Route;
 use api_types::{ErrorCode, Fault};
 use http::Uri;
 use tokio::time::Instant;
 
+/// Before the path of a request that is only to be foreseen.
+pub const DRY_RUN: &str = "/dry-run";
 /// Query parameter that names the version.
 const VERSION_PARAMETER: &str = "api-version";
 /// Dates below are as in `ApiVersion::date`. The version whose error bodies are flat (contract, section 6.2).
@@ -71,7 +74,7 @@ impl Family {
     /// The family that `uri` belongs to, whether or not such a route exists.
     #[must_use]
     pub fn of(uri: &Uri) -> Self {
-        let path = uri.path();
+        let path = real(uri.path());
         if path == "/v1/chat/completions" && version_text(uri) == Some("2024-04-01-preview") {
             // The first published description has its one route here (section 1).
             Self::Inference
@@ -83,6 +86,7 @@ impl Family {
     /// The family that `path`, or a template of paths, belongs to.
     #[must_use]
     pub fn of_path(path: &str) -> Self {
+        let path = real(path);
         if path.starts_with("/openai/deployments/") {
             Self::Deployments
         } else if ["/openai", "/v1"].iter().any(|p| under(path, p)) {
@@ -123,6 +127,11 @@ impl Family {
             Self::Inference | Self::ContentSafety => false,
         }
     }
+}
+
+/// The path of the request that a dry run is of; any other path itself.
+fn real(path: &str) -> &str {
+    path.strip_prefix(DRY_RUN).filter(|rest| rest.starts_with('/')).unwrap_or(path)
 }
 
 fn under(path: &str, prefix: &str) -> bool {
@@ -173,6 +182,10 @@ impl ApiVersion {
 pub struct Context {
     /// Which family of routes.
     pub family: Family,
+    /// Which path.
+    pub route: Route,
+    /// Whether it is only to be foreseen.
+    pub dry_run: bool,
     /// Whether it came by `/` itself, where an endpoint of one model answers (section 1).
     pub root: bool,
     /// The version the query names; none where it names none or one that is not a version.
@@ -186,9 +199,12 @@ impl Context {
     #[must_use]
     pub fn of(uri: &Uri, deadline: Instant) -> Self {
         let family = Family::of(uri);
-        let chosen = ["/models", "/api/models"].iter().any(|prefix| under(uri.path(), prefix));
+        let path = real(uri.path());
+        let chosen = ["/models", "/api/models"].iter().any(|prefix| under(path, prefix));
         Self {
             family,
+            route: Route::of(path, family),
+            dry_run: path.len() < uri.path().len(),
             root: family == Family::Inference && !chosen,
             version: version_text(uri).and_then(ApiVersion::parse),
             deadline,
@@ -269,6 +285,9 @@ mod tests {
             ("/contentsafety/text:analyze", Family::ContentSafety),
             ("/v1/chat/completions?api-version=2024-04-01-preview", Family::Inference),
             ("/v1/chat/completions?api-version=2024-10-21", Family::OpenAi),
+            ("/dry-run/v1/embeddings", Family::OpenAi),
+            ("/dry-run/models/chat/completions", Family::Inference),
+            ("/dry-run/openai/deployments/gpt/embeddings", Family::Deployments),
         ] {
             assert_eq!(Family::of(&path.parse().unwrap()), family, "{path}");
         }
@@ -281,6 +300,15 @@ mod tests {
         for prefixed in ["/models/info", "/api/models/info", "/v1/embeddings", "/contentsafety/x"] {
             assert!(!root(prefixed), "{prefixed}");
         }
+    }
+
+    #[test]
+    fn a_dry_run_is_what_it_is_of() {
+        let of = |path: &str| Context::of(&path.parse().unwrap(), Instant::now());
+        let dry = of("/dry-run/chat/completions");
+        assert!(dry.dry_run && dry.root && dry.route == Route::ChatCompletions);
+        assert!(!of("/dry-run/models/embeddings").root);
+        assert!(!of("/chat/completions").dry_run && !of("/dry-runs/embeddings").dry_run);
     }
 
     #[test]

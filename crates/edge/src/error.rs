@@ -89,6 +89,13 @@ pub fn render(mut response: Response, context: &Context) -> Response {
     Response::from_parts(parts, Body::from(body(&error, style)))
 }
 
+/// The status and the body that `error` would be answered with.
+#[must_use]
+pub fn foreseen(error: &ApiError, context: &Context) -> (u16, ErrorBody) {
+    let style = style(context);
+    (style.status(error.fault.code), error_body(error, style))
+}
+
 /// The JSON of an error after the first byte of a stream: always with an `error` object, which is what clients look for there.
 #[must_use]
 pub fn event(fault: &Fault, context: &Context) -> Bytes {
@@ -117,13 +124,16 @@ fn style_for(style: ErrorStyle, code: ErrorCode) -> ErrorStyle {
 }
 
 fn body(error: &ApiError, style: ErrorStyle) -> Bytes {
+    // Strings and numbers under string keys cannot fail to serialise.
+    Bytes::from(serde_json::to_vec(&error_body(error, style)).unwrap_or_default())
+}
+
+fn error_body(error: &ApiError, style: ErrorStyle) -> ErrorBody {
     let style = style_for(style, error.fault.code);
-    let body = match &error.found {
+    match &error.found {
         Some(found) => ErrorBody::content_filtered(&error.fault, found, style),
         None => ErrorBody::new(&error.fault, style),
-    };
-    // Strings and numbers under string keys cannot fail to serialise.
-    Bytes::from(serde_json::to_vec(&body).unwrap_or_default())
+    }
 }
 
 /// Both headers: Azure's clients read the seconds, OpenAI's the milliseconds.

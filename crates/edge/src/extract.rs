@@ -14,7 +14,7 @@ use crate::guard::Screening;
 use crate::limit::Estimate;
 use crate::pieces::{Piece, PieceStream};
 use crate::room::Held;
-use api_types::rest::{Dialect, Fields, Parsed, Vocabulary, extra_parameters_fault};
+use api_types::rest::{Dialect, Parsed, Vocabulary, extra_parameters_fault};
 use api_types::{ErrorCode, Fault};
 use axum::RequestExt as _;
 use axum::body::Body;
@@ -91,6 +91,8 @@ pub struct Head {
     pub caller: Arc<Caller>,
     /// Whether the caller wants a new answer where one is kept.
     pub fresh: bool,
+    /// Parameters that were taken out because the caller, or configuration, says so.
+    pub dropped: Vec<String>,
     /// The deployment that path and headers name.
     selector: Selector,
 }
@@ -118,13 +120,14 @@ impl Head {
         let (record, caller) = (Arc::clone(record), Arc::clone(caller));
         let fresh =
             header(CACHE_CONTROL).is_some_and(|v| UNCACHED.iter().any(|word| v.contains(word)));
-        Ok(Self { context: *context, record, caller, fresh, selector })
+        Ok(Self { context: *context, record, caller, fresh, dropped: Vec::new(), selector })
     }
 
     #[cfg(test)]
     pub(crate) fn for_tests(context: Context, record: Arc<Record>) -> Self {
         let caller = Arc::new(Caller::anybody());
-        Self { context, record, caller, fresh: false, selector: Selector::default() }
+        let selector = Selector::default();
+        Self { context, record, caller, fresh: false, dropped: Vec::new(), selector }
     }
 
     async fn take(app: &App, request: &mut Request) -> Result<Self, ApiError> {
@@ -168,7 +171,7 @@ impl Head {
     /// # Errors
     /// 403.
     pub fn permit(&self, deployment: &Deployment) -> Result<(), Fault> {
-        self.caller.may_use(&deployment.name, self.record.route(), self.context.family)
+        self.caller.may_use(&deployment.name, self.context.route, self.context.family)
     }
 
     /// How the request is screened before and after `deployment`.
@@ -279,7 +282,7 @@ impl Call {
     /// # Errors
     /// 400 when there are extra properties and the header does not allow them.
     pub fn settle<T>(
-        &self,
+        &mut self,
         mut parsed: Parsed<T>,
         admit: fn(Parsed<T>) -> Result<Parsed<T>, Fault>,
     ) -> Result<Parsed<T>, Fault> {
@@ -287,7 +290,8 @@ impl Call {
             ExtraParameters::Error if parsed.extra.is_empty() => Ok(parsed),
             ExtraParameters::Error => Err(extra_parameters_fault(&parsed.extra)),
             ExtraParameters::Drop => {
-                parsed.extra = Fields::new();
+                let dropped = std::mem::take(&mut parsed.extra);
+                self.head.dropped.extend(dropped.into_iter().map(|(name, _)| name));
                 Ok(parsed)
             }
             ExtraParameters::PassThrough => admit(parsed),
@@ -312,12 +316,14 @@ async fn read(request: Request, app: &App, record: &Record) -> Result<Bytes, Fau
     let within = Duration::from_millis(limits.body_timeout_ms);
     let mut held = Held::default();
     let bytes = tokio::time::timeout(within, collect(request.into_body(), app, &mut held)).await;
-    record.hold_room(held);
-    bytes.unwrap_or_else(|_elapsed| {
+    let bytes = bytes.unwrap_or_else(|_elapsed| {
         let seconds = within.as_secs_f64();
         let message = format!("the request body did not arrive within {seconds} seconds");
         Err(Fault::new(ErrorCode::InvalidRequest, message))
-    })
+    });
+    let bytes = bytes.and_then(|bytes| app.room.take_structure(&bytes, &mut held).map(|()| bytes));
+    record.hold_room(held);
+    bytes
 }
 
 async fn collect(mut body: Body, app: &App, held: &mut Held) -> Result<Bytes, Fault> {
@@ -350,49 +356,4 @@ fn is_too_large(error: &axum::Error) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::HeaderValue;
-
-    fn extra(name: &'static str, value: &'static str) -> Result<ExtraParameters, u16> {
-        let headers = HeaderMap::from_iter([(
-            HeaderName::from_static(name),
-            HeaderValue::from_static(value),
-        )]);
-        ExtraParameters::of(&headers, ExtraDefault::Error).map_err(|f| f.code.http())
-    }
-
-    #[test]
-    fn every_published_spelling_is_understood() {
-        for (value, meaning) in [
-            ("error", ExtraParameters::Error),
-            ("drop", ExtraParameters::Drop),
-            ("ignore", ExtraParameters::Drop),
-            ("pass-through", ExtraParameters::PassThrough),
-            ("pass_through", ExtraParameters::PassThrough),
-            ("allow", ExtraParameters::PassThrough),
-            ("Pass-Through", ExtraParameters::PassThrough),
-        ] {
-            assert_eq!(extra("extra-parameters", value), Ok(meaning), "{value}");
-            assert_eq!(extra("unknown-parameters", value), Ok(meaning), "{value}");
-        }
-        assert_eq!(extra("extra-parameters", "bogus"), Err(400));
-        let absent = ExtraParameters::of(&HeaderMap::new(), ExtraDefault::Drop);
-        assert_eq!(absent.unwrap(), ExtraParameters::Drop);
-    }
-
-    #[test]
-    fn json_is_told_from_other_types() {
-        let json = |value: &'static str| {
-            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
-            require_json(&headers).is_ok()
-        };
-        assert!(
-            json("application/json")
-                && json("Application/JSON; charset=utf-8")
-                && json("application/x+json")
-        );
-        assert!(!json("text/plain") && !json("") && !json("application/jsonl"));
-        assert!(require_json(&HeaderMap::new()).is_err());
-    }
-}
+mod tests;

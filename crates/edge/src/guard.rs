@@ -109,7 +109,7 @@ impl Guard {
         if screening.is_off() {
             return Ok(None);
         }
-        let (segments, images) = prompt.for_policy()?;
+        let Prompt { segments, conversation, images, .. } = prompt.for_policy()?;
         if segments.is_empty() && images.is_empty() {
             return Ok(None);
         }
@@ -119,6 +119,7 @@ impl Guard {
             segments,
             images,
             shadow: screening.shadow,
+            conversation,
         };
         self.judge(request, screening.when_unavailable, Judged::Prompt).await.map(Some)
     }
@@ -250,8 +251,8 @@ impl Guard {
             policy: screening.policy.clone(),
             direction: rpc::Direction::Completion.into(),
             segments: vec![rpc::Segment { source: rpc::Source::Assistant.into(), text }],
-            images: Vec::new(),
             shadow: screening.shadow,
+            ..rpc::ScreenRequest::default()
         };
         self.judge(request, screening.when_unavailable, Judged::Reply).await
     }

@@ -3,7 +3,7 @@
 //! Separate from the router, which only stacks them. Their errors are faults like any other, which `trace`
 //! turns into bytes for all of them.
 
-use crate::context::{Context, Family};
+use crate::context::Context;
 use crate::error::{self, ApiError};
 use crate::events::{Outcome, Record, Route};
 use api_types::{ErrorCode, Fault};
@@ -87,8 +87,11 @@ impl Ids {
 /// of the request until the last byte of its answer.
 pub async fn trace(mut request: Request, next: Next) -> Response {
     let context = request.extensions().get::<Context>().copied();
-    let family = context.map_or(Family::Inference, |c| c.family);
-    let route = Route::of(request.uri().path(), family);
+    let route = match context {
+        Some(Context { dry_run: true, .. }) => Route::DryRun,
+        Some(Context { route, .. }) => route,
+        None => Route::Unknown,
+    };
     let id = request
         .extensions()
         .get::<Ids>()

@@ -23,6 +23,7 @@ pub mod app;
 pub mod cache;
 pub mod deployments;
 pub mod discovery;
+pub mod dry_run;
 pub mod fallback;
 pub mod globs;
 pub mod live;

@@ -8,6 +8,7 @@
 pub mod config;
 pub mod estimate;
 mod figures;
+mod forecast;
 mod queue;
 mod rules;
 mod store;
@@ -16,6 +17,7 @@ mod ticket;
 pub use config::RatesConfig;
 pub use estimate::Estimate;
 pub use figures::Figures;
+pub use forecast::Forecast;
 pub use ticket::{Spent, Ticket};
 
 use crate::auth::Caller;
@@ -147,7 +149,7 @@ impl Limits {
         match turn {
             Turn::Answered(answer) => inner.conclude(answer, rules, demand.id, queue),
             Turn::QueueFull | Turn::TooLong => {
-                let figures = inner.look(&rules, &demand).await;
+                let figures = inner.look(&rules, demand).await;
                 events::limited(deployment, rules::Limited::Concurrent.as_str());
                 Outcome { figures, ticket: Err(refusal(rules::Limited::Concurrent, BUSY_RETRY)) }
             }
@@ -168,10 +170,7 @@ impl Inner {
             Answer::Counted(taken, at) => (taken, at),
             Answer::Free => return Outcome::UNLIMITED,
             Answer::Unavailable => {
-                let message = "limits cannot be checked at the moment; try again";
-                let fault = Fault::new(ErrorCode::Unavailable, message);
-                let ticket = Err(fault.with_retry_after(BUSY_RETRY));
-                return Outcome { figures: None, ticket };
+                return Outcome { figures: None, ticket: Err(uncounted()) };
             }
         };
         let figures = Figures::of(&rules, &taken);
@@ -179,7 +178,6 @@ impl Inner {
             None => Ok(Some(Ticket::new((Arc::clone(&self.store), at), id, queue, rules, &taken))),
             Some((what, wait)) => {
                 events::limited(&rules.deployment, what.as_str());
-                let wait = if what.is_slots() { BUSY_RETRY } else { wait };
                 Err(refusal(what, wait))
             }
         };
@@ -239,9 +237,8 @@ impl Inner {
     }
 
     /// How the limits stand for a request that is refused without having asked.
-    async fn look(&self, rules: &Rules, demand: &Demand) -> Option<Figures> {
-        let counters = rules.list.iter().filter_map(Rule::look).collect();
-        let look = Demand { counters, ..demand.clone() };
+    async fn look(&self, rules: &Rules, demand: Demand) -> Option<Figures> {
+        let look = Demand { lease: Duration::ZERO, ..demand };
         match self.store.take(&look).await {
             Answer::Counted(taken, _) => {
                 Some(Figures::of_rates(rules, &taken).refused(rules::Limited::Concurrent))
@@ -264,9 +261,15 @@ fn lease(config: &Config) -> Duration {
     Duration::from_millis(config.limits.request_timeout_ms) + LEASE_MARGIN
 }
 
+/// 503: nobody counts, and so nobody may pass.
+fn uncounted() -> Fault {
+    let message = "limits cannot be checked at the moment; try again";
+    Fault::new(ErrorCode::Unavailable, message).with_retry_after(BUSY_RETRY)
+}
+
 /// 429. The words `retry after N seconds` are part of the contract (section 16.1).
 fn refusal(what: rules::Limited, wait: Duration) -> Fault {
-    let wait = wait.min(LONGEST_RETRY);
+    let wait = if what.is_slots() { BUSY_RETRY } else { wait.min(LONGEST_RETRY) };
     let seconds = wait.as_millis().div_ceil(1000).max(1);
     let words = what.words();
     let message = format!(

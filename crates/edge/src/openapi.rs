@@ -27,7 +27,7 @@ One API in several dialects, told apart by the first part of the path.
 `/`, `/models` and `/api/models` speak the Azure AI Model Inference API: they need the query parameter `api-version`, refuse \
 body properties that are not part of that API unless the header `extra-parameters` says otherwise, and answer 422 where a \
 model cannot do what a valid request asks. `/openai/deployments/{deployment}` speaks the Azure OpenAI API and needs an \
-`api-version` too. `/openai/v1` and `/v1` speak the OpenAI API. `/contentsafety` judges texts and images.
+`api-version` too. `/openai/v1` and `/v1` speak the OpenAI API. `/contentsafety` judges texts and images. `/dry-run` before a path that asks a model says what would become of the request.
 
 A null counts as an absent property everywhere. Every answer has an `x-request-id`, every error also an `x-ms-error-code`. \
 A path that is not listed is 404, a method that is not listed 405 with `Allow`; a request whose headers are too large is 431.";

@@ -4,6 +4,7 @@ mod table;
 
 use crate::app::App;
 use crate::auth::{self, Access};
+use crate::context::DRY_RUN;
 use crate::openapi::{self, operations as op};
 use crate::routes::{
     chat_completions, completions, content_safety, description, embeddings, image_embeddings, info,
@@ -60,6 +61,27 @@ fn table() -> Table {
         .nest("/v1", openai)
         .get("/openai/models", models::list, &op::MODELS)
         .nest("/contentsafety", content_safety)
+        .nest(DRY_RUN, dry_run())
+}
+
+/// What would become of a request, at the path of the request behind `/dry-run`. The handlers are the same.
+fn dry_run() -> Table {
+    let openai = Table::default()
+        .post("/chat/completions", chat_completions::handle, &op::FORESEE_CHAT_COMPLETIONS)
+        .post("/completions", completions::handle, &op::FORESEE_COMPLETIONS)
+        .post("/embeddings", embeddings::handle, &op::FORESEE_EMBEDDINGS);
+    let inference = openai.clone().post(
+        "/images/embeddings",
+        image_embeddings::handle,
+        &op::FORESEE_IMAGE_EMBEDDINGS,
+    );
+    Table::default()
+        .merge(inference.clone())
+        .nest("/models", inference.clone())
+        .nest("/api/models", inference)
+        .nest("/openai/deployments/{deployment}", openai.clone())
+        .nest("/openai/v1", openai.clone())
+        .nest("/v1", openai)
 }
 
 /// The lists that callers manage, under `/contentsafety`.

@@ -16,6 +16,8 @@ use tower::{Service as _, ServiceExt as _};
 
 /// What a replica says that drains. It has taken nothing, and another one is asked at once.
 pub(crate) const DRAINING: &str = "draining";
+/// Says how long to wait before asking again; negative, not to (gRPC, proposal A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 /// The call that proves that a replica is there; any answer does.
 const PROOF: &str = "/grpc.health.v1.Health/Check";
 /// An empty message as gRPC frames it.
@@ -108,7 +110,11 @@ fn rest(first: Option<Result<Frame<Bytes>, Status>>, body: Body, pending: Pendin
 
 fn fate_of(status: &Status) -> Fate {
     let unavailable = status.code() == Code::Unavailable;
-    if unavailable && status.message() == DRAINING {
+    let pushed_back = status.metadata().get(PUSHBACK).and_then(|value| value.to_str().ok());
+    if pushed_back.is_some_and(|value| value.starts_with('-')) {
+        // Nor can another one: they would all ask the same upstream.
+        Fate::Answered
+    } else if unavailable && status.message() == DRAINING {
         Fate::Leaving
     } else if unavailable || status.code() == Code::ResourceExhausted {
         Fate::Busy

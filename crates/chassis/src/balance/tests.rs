@@ -17,7 +17,7 @@ use tonic_health::pb::{HealthCheckResponse, health_check_response::ServingStatus
 /// Answers by its own rule, and tells who asked.
 #[derive(Debug)]
 struct Server {
-    refuses: bool,
+    refuses: Option<Status>,
     asked: tokio::sync::mpsc::UnboundedSender<()>,
 }
 
@@ -28,8 +28,8 @@ impl Health for Server {
         _request: tonic::Request<HealthCheckRequest>,
     ) -> Result<tonic::Response<HealthCheckResponse>, Status> {
         self.asked.send(()).unwrap();
-        if self.refuses {
-            return Err(Status::unavailable(DRAINING));
+        if let Some(status) = &self.refuses {
+            return Err(status.clone());
         }
         let status = ServingStatus::Serving.into();
         Ok(tonic::Response::new(HealthCheckResponse { status }))
@@ -49,7 +49,7 @@ impl Health for Server {
 }
 
 /// A server on a port of its own: how it is reached, and its calls.
-async fn server(tasks: &Tasks, refuses: bool) -> (Replica, UnboundedReceiver<()>) {
+async fn server(tasks: &Tasks, refuses: Option<Status>) -> (Replica, UnboundedReceiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let replica = replica(listener.local_addr().unwrap());
     let (asked, calls) = unbounded_channel();
@@ -90,8 +90,12 @@ async fn ask(balanced: &Balanced) -> Result<(), Code> {
 #[tokio::test]
 async fn a_replica_that_is_gone_or_dies_or_refuses_loses_no_call() {
     let tasks = Tasks::new();
-    for bad in [gone().await, dying(&tasks).await, server(&tasks, true).await.0] {
-        let (good, _calls) = server(&tasks, false).await;
+    for bad in [
+        gone().await,
+        dying(&tasks).await,
+        server(&tasks, Some(Status::unavailable(DRAINING))).await.0,
+    ] {
+        let (good, _calls) = server(&tasks, None).await;
         let balanced = Balanced::new("test", vec![bad, good]);
         for _ in 0..40 {
             assert_eq!(ask(&balanced).await, Ok(()));
@@ -102,8 +106,8 @@ async fn a_replica_that_is_gone_or_dies_or_refuses_loses_no_call() {
 #[tokio::test]
 async fn all_replicas_get_calls_and_a_new_one_does_at_once() {
     let tasks = Tasks::new();
-    let (one, mut calls_of_one) = server(&tasks, false).await;
-    let (two, mut calls_of_two) = server(&tasks, false).await;
+    let (one, mut calls_of_one) = server(&tasks, None).await;
+    let (two, mut calls_of_two) = server(&tasks, None).await;
     let name = one.name.clone();
     let balanced = Balanced::new("test", vec![one]);
     ask(&balanced).await.unwrap();
@@ -123,7 +127,7 @@ async fn all_replicas_get_calls_and_a_new_one_does_at_once() {
 #[tokio::test]
 async fn the_replica_with_fewer_calls_is_asked() {
     let tasks = Tasks::new();
-    let (one, two) = (server(&tasks, false).await.0, server(&tasks, false).await.0);
+    let (one, two) = (server(&tasks, None).await.0, server(&tasks, None).await.0);
     let idle = two.name.clone();
     let balanced = Balanced::new("test", vec![one, two]);
     let busy = balanced.shared.all().into_iter().find(|r| r.name != idle).unwrap();
@@ -153,7 +157,7 @@ async fn way(
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_unavailable_and_its_replica_rests() {
     let tasks = Tasks::new();
-    let (far, _calls) = server(&tasks, false).await;
+    let (far, _calls) = server(&tasks, None).await;
     let (near, passing) = way(&tasks, far.name.parse().unwrap()).await;
     let balanced = Balanced::new("test", vec![near]);
     let mut client = HealthClient::new(balanced.clone());
@@ -168,8 +172,8 @@ async fn an_answer_that_breaks_off_is_unavailable_and_its_replica_rests() {
 #[tokio::test]
 async fn one_that_drains_is_left_alone_and_costs_no_retries() {
     let tasks = Tasks::new();
-    let (leaving, mut refusals) = server(&tasks, true).await;
-    let (good, _calls) = server(&tasks, false).await;
+    let (leaving, mut refusals) = server(&tasks, Some(Status::unavailable(DRAINING))).await;
+    let (good, _calls) = server(&tasks, None).await;
     let balanced = Balanced::new("test", vec![leaving, good]);
     // It was there until now.
     balanced.shared.all()[0].succeeded();
@@ -182,10 +186,23 @@ async fn one_that_drains_is_left_alone_and_costs_no_retries() {
 }
 
 #[tokio::test]
+async fn who_says_not_to_ask_again_is_believed() {
+    let tasks = Tasks::new();
+    let mut status = Status::unavailable("the upstream failed");
+    status.metadata_mut().insert("grpc-retry-pushback-ms", "-1".parse().unwrap());
+    let (one, mut calls) = server(&tasks, Some(status.clone())).await;
+    let (other, mut other_calls) = server(&tasks, Some(status)).await;
+    let balanced = Balanced::new("test", vec![one, other]);
+    assert_eq!(ask(&balanced).await, Err(Code::Unavailable));
+    let asked = [calls.try_recv().is_ok(), other_calls.try_recv().is_ok()];
+    assert_eq!(asked.iter().filter(|asked| **asked).count(), 1);
+}
+
+#[tokio::test]
 async fn one_that_has_its_port_but_does_not_serve_yet_keeps_no_call() {
     let tasks = Tasks::new();
     let loading = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (good, _calls) = server(&tasks, false).await;
+    let (good, _calls) = server(&tasks, None).await;
     let balanced = Balanced::new("test", vec![replica(loading.local_addr().unwrap()), good]);
     let all = async {
         for _ in 0..40 {

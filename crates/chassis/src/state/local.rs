@@ -76,7 +76,7 @@ impl Local {
         let standings: Vec<_> =
             demand.counters.iter().map(|counter| stand(&mut counts, counter, now)).collect();
         let admitted = standings.iter().all(|s| s.wait.is_zero());
-        if admitted {
+        if admitted && !demand.lease.is_zero() {
             for counter in &demand.counters {
                 let free_at = now.saturating_add(milliseconds(demand.lease));
                 match (counts.get_mut(&counter.key), counter.kind) {

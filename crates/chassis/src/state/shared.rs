@@ -61,7 +61,8 @@ impl Shared {
     /// When Redis does not answer in time or refuses. Then it may all the same have taken: settle the slots of `demand`.
     pub async fn take(&self, demand: &Demand) -> Result<Taken, StateError> {
         let mut call = self.take.prepare_invoke();
-        call.arg(&demand.id).arg(milliseconds(demand.lease).max(1));
+        let least = u64::from(!demand.lease.is_zero());
+        call.arg(&demand.id).arg(milliseconds(demand.lease).max(least));
         for counter in &demand.counters {
             let (window, amount) = match counter.kind {
                 Kind::Rate { window, amount } => (milliseconds(window).max(1), amount),

@@ -1,4 +1,4 @@
--- Takes from all counters or from none (local.rs has the same arithmetic in words).
+-- Takes from all counters or from none (local.rs has the same arithmetic in words). With a lease of 0 it only looks.
 -- KEYS: the counters. ARGV: id, lease in ms, then for each counter its limit, its window in ms (0 for slots) and the amount.
 -- Answers 1 or 0, then for each counter: used, wait in ms, resets in ms, window.
 local time = redis.call('TIME')
@@ -47,7 +47,7 @@ for i, key in ipairs(KEYS) do
   for _, figure in ipairs({used, wait, resets, index}) do answer[#answer + 1] = figure end
 end
 
-if answer[1] == 1 then
+if answer[1] == 1 and lease > 0 then
   for i, key in ipairs(KEYS) do
     local window, amount = tonumber(ARGV[i * 3 + 1]), tonumber(ARGV[i * 3 + 2])
     if window == 0 then

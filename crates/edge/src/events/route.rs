@@ -2,7 +2,7 @@
 //!
 //! Separate because it is known before anything else of a request is.
 
-use crate::context::Family;
+use crate::context::{DRY_RUN, Family};
 
 /// Which path a request came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +23,8 @@ pub enum Route {
     ContentSafety,
     /// `/openapi.json` and `/docs`
     Description,
+    /// Any of the paths above behind `/dry-run`; of metrics alone, for what may be called is what it is of.
+    DryRun,
     /// A path that is not served.
     Unknown,
 }
@@ -63,6 +65,7 @@ impl Route {
             Self::Models => "/models",
             Self::ContentSafety => "/contentsafety",
             Self::Description => crate::openapi::DOCUMENT,
+            Self::DryRun => DRY_RUN,
             Self::Unknown => "",
         }
     }
@@ -79,6 +82,7 @@ impl Route {
             Self::Models => "models",
             Self::ContentSafety => "content_safety",
             Self::Description => "description",
+            Self::DryRun => "dry_run",
             Self::Unknown => "unknown",
         }
     }

@@ -22,6 +22,8 @@ const DOCUMENTS_END: &str = "</documents>";
 pub struct Prompt {
     /// In the order of the conversation.
     pub segments: Vec<Segment>,
+    /// Whether they are turns of a conversation, which is judged as a whole besides.
+    pub conversation: bool,
     /// Encoded image files.
     pub images: Vec<Vec<u8>>,
     /// The first part that no policy can look at.
@@ -29,15 +31,12 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// The parts, all of which a policy can look at.
+    /// The same, all of which a policy can look at.
     ///
     /// # Errors
-    /// 400 at the first that it cannot.
-    pub(super) fn for_policy(self) -> Result<(Vec<Segment>, Vec<Vec<u8>>), Fault> {
-        match self.unseen {
-            Some(fault) => Err(fault),
-            None => Ok((self.segments, self.images)),
-        }
+    /// 400 at the first part that it cannot.
+    pub(super) fn for_policy(mut self) -> Result<Self, Fault> {
+        self.unseen.take().map_or(Ok(self), Err)
     }
 
     /// Characters of all texts together: where an answer begins, as annotations of streams count (contract, section 13.7).
@@ -50,7 +49,7 @@ impl Prompt {
     /// A conversation. `screening` is only looked at for whether there is a policy: without, nothing is copied.
     #[must_use]
     pub fn conversation(request: &ChatCompletionsRequest, screening: &Screening) -> Self {
-        let mut prompt = Self::default();
+        let mut prompt = Self { conversation: true, ..Self::default() };
         if !screening.is_off() {
             for (i, message) in request.messages.iter().enumerate() {
                 prompt.message(i, message);
@@ -218,7 +217,7 @@ mod tests {
                 &json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]}]),
             )
         };
-        assert_eq!(image("data:image/png;base64,aGk=").for_policy().unwrap().1, [b"hi"]);
+        assert_eq!(image("data:image/png;base64,aGk=").for_policy().unwrap().images, [b"hi"]);
         let fault = image("https://x/y.png").for_policy().unwrap_err();
         assert_eq!(fault.target.as_deref(), Some("messages.0.content.0"));
         assert!(image("data:image/png;base64,!").for_policy().is_err());

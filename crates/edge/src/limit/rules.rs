@@ -65,6 +65,16 @@ impl Limited {
     }
 }
 
+impl Of {
+    /// For callers.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Caller => "caller",
+            Self::Deployment => "deployment",
+        }
+    }
+}
+
 /// Whose limit it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Of {
@@ -89,12 +99,6 @@ impl Rule {
             None => Kind::Slots,
         };
         Counter { key: self.key.clone(), limit: self.limit, kind }
-    }
-
-    /// The same, taking nothing; none for slots.
-    pub(super) fn look(&self) -> Option<Counter> {
-        let kind = Kind::Rate { window: self.what.window()?, amount: 0 };
-        Some(Counter { key: self.key.clone(), limit: u64::MAX, kind })
     }
 }
 

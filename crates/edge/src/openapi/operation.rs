@@ -89,6 +89,12 @@ impl Operation {
         self
     }
 
+    /// The same request, which is only foreseen.
+    #[must_use]
+    pub const fn foreseen(self, summary: &'static str, answers: &'static [Answer]) -> Self {
+        Self { summary, answers, ..self }
+    }
+
     /// With more parameters.
     #[must_use]
     pub const fn with(mut self, parameters: &'static [Parameter]) -> Self {

@@ -6,6 +6,7 @@ use api_types::rest::content_safety::{
     AnalyzeImageRequest, AnalyzeImageResult, AnalyzeTextRequest, AnalyzeTextResult,
     DetectProtectedMaterialResult, LONGEST_TEXT, ShieldPromptRequest, ShieldPromptResult,
 };
+use api_types::rest::dry_run::DryRun;
 use api_types::rest::text_blocklists::{
     AddOrUpdateBlocklistItemsRequest, BlocklistItems, PagedTextBlocklistItems, PagedTextBlocklists,
     PatchBlocklistRequest, RemoveBlocklistItemsRequest, TextBlocklist, TextBlocklistItem,
@@ -94,6 +95,28 @@ pub const MODEL: Operation = Operation::new(
     "Describes one deployment.",
     &[Answer::new(200, "The deployment.", &[(JSON, |c| c.answer::<Model>())])],
 );
+
+const FORESEEN: &[Answer] = &[Answer::new(
+    200,
+    "The deployment, the limits, what would be dropped, and what content safety says.",
+    &[(JSON, |c| c.answer::<DryRun>())],
+)];
+
+/// `POST /dry-run/chat/completions`
+pub const FORESEE_CHAT_COMPLETIONS: Operation = CHAT_COMPLETIONS
+    .foreseen("Says what would become of a conversation, and asks no model.", FORESEEN);
+
+/// `POST /dry-run/completions`
+pub const FORESEE_COMPLETIONS: Operation =
+    COMPLETIONS.foreseen("Says what would become of prompts, and asks no model.", FORESEEN);
+
+/// `POST /dry-run/embeddings`
+pub const FORESEE_EMBEDDINGS: Operation =
+    EMBEDDINGS.foreseen("Says what would become of texts to embed, and asks no model.", FORESEEN);
+
+/// `POST /dry-run/images/embeddings`
+pub const FORESEE_IMAGE_EMBEDDINGS: Operation = IMAGE_EMBEDDINGS
+    .foreseen("Says what would become of images to embed, and asks no model.", FORESEEN);
 
 /// `POST /contentsafety/text:analyze`
 pub const ANALYZE_TEXT: Operation = Operation::new(

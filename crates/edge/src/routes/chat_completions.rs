@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::check::{self, Checked};
 use crate::deployments::Modality;
+use crate::dry_run::Plan;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::fallback::Candidates;
@@ -25,21 +26,28 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// As section 6.2 of the contract; a blocked prompt is 400.
-pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+pub async fn handle(State(app): State<App>, mut call: Call) -> Result<Response, ApiError> {
     let parsed = ChatCompletionsRequest::parse(&call.body, call.vocabulary(&app))?;
     let parsed = call.settle(parsed, Parsed::<ChatCompletionsRequest>::admit)?;
     let head = call.head;
     let deployment = head.select(&app, parsed.request.model.as_deref(), Modality::Chat)?;
     let spare = app.spare(&deployment, Modality::Chat, |spare| {
-        let Checked { request, extra_json } =
+        let Checked { request, extra_json, .. } =
             check::chat(parsed.clone(), spare, head.context.family)?;
         Ok(chat::to_rpc(request, &spare.model, extra_json))
     });
-    let Checked { request, extra_json } = check::chat(parsed, &deployment, head.context.family)?;
+    let Checked { request, extra_json, dropped } =
+        check::chat(parsed, &deployment, head.context.family)?;
     remote_content::check(&request.messages, &app.config.api.remote_hosts)?;
     let estimate = Estimate::chat(&request, app.limits.completion_tokens());
-    head.admit(&app, &deployment.name, estimate).await?;
     let screening = head.screening(&deployment);
+    if head.context.dry_run {
+        let screened = (&screening, Prompt::conversation(&request, &screening));
+        let spare = spare.is_some();
+        let plan = Plan { deployment: &deployment, spare, dropped, extra_json, estimate, screened };
+        return Box::pin(app.foresee(head, plan)).await;
+    }
+    head.admit(&app, &deployment.name, estimate).await?;
     let (stream, choices) = (request.stream, request.sampling.n.unwrap_or(1));
     let mut answer = Answer::new(&head.context, "chatcmpl-", &deployment.model)
         .with_options(request.stream_options);

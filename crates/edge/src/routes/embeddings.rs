@@ -3,6 +3,7 @@
 use crate::app::App;
 use crate::check::{self, Checked};
 use crate::deployments::Modality;
+use crate::dry_run::Plan;
 use crate::error::ApiError;
 use crate::extract::Call;
 use crate::fallback::Candidates;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// As section 6.2 of the contract; 400 for too many inputs.
-pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiError> {
+pub async fn handle(State(app): State<App>, mut call: Call) -> Result<Response, ApiError> {
     let most = app.config.limits.embedding_inputs;
     let parsed = EmbeddingsRequest::parse(&call.body, call.vocabulary(&app), most)?;
     let parsed = call.settle(parsed, Parsed::<EmbeddingsRequest>::admit)?;
@@ -28,15 +29,22 @@ pub async fn handle(State(app): State<App>, call: Call) -> Result<Response, ApiE
     let deployment =
         head.select(&app, parsed.request.options.model.as_deref(), Modality::Embeddings)?;
     let spare = app.spare(&deployment, Modality::Embeddings, |spare| {
-        let Checked { request, extra_json } = check::embeddings(parsed.clone(), spare, family)?;
+        let Checked { request, extra_json, .. } = check::embeddings(parsed.clone(), spare, family)?;
         Ok(embedding::texts_to_rpc(request, &spare.model, extra_json))
     });
-    let Checked { request, extra_json } = check::embeddings(parsed, &deployment, family)?;
-    head.admit(&app, &deployment.name, Estimate::embeddings(&request)).await?;
+    let Checked { request, extra_json, dropped } = check::embeddings(parsed, &deployment, family)?;
+    let estimate = Estimate::embeddings(&request);
     let mut screening = head.screening(&deployment);
     if !app.config.guard.embeddings {
         screening.policy.clear();
     }
+    if head.context.dry_run {
+        let screened = (&screening, Prompt::embeddings(&request, &screening));
+        let spare = spare.is_some();
+        let plan = Plan { deployment: &deployment, spare, dropped, extra_json, estimate, screened };
+        return Box::pin(app.foresee(head, plan)).await;
+    }
+    head.admit(&app, &deployment.name, estimate).await?;
     let format = request.options.encoding_format;
     let prompt = Prompt::embeddings(&request, &screening);
     let request = embedding::texts_to_rpc(request, &deployment.model, extra_json);

@@ -148,6 +148,8 @@ async fn one_filtered_stream_is_one_trace_of_all_services_without_a_word_of_its_
     let telemetry = telemetry::init("test", &config).unwrap();
     let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let stack = TestStack::start_beside(vec![Arc::new(remote(&elsewhere))], &[]).await;
+    // First, for exemplars are those of the last request.
+    let joined = ask_elsewhere(&stack, &elsewhere).await;
     let message = json!({"role": "user", "content": format!("the word is {SECRET}")});
     let body = json!({"model": "talk", "stream": true, "messages": [message]});
     let answer = ask(&stack, "/chat/completions", body, TRACE).await;
@@ -157,7 +159,6 @@ async fn one_filtered_stream_is_one_trace_of_all_services_without_a_word_of_its_
     {
         assert!(timing.contains(&format!("{step};dur=")), "{step} is missing in {timing}");
     }
-    let joined = ask_elsewhere(&stack, &elsewhere).await;
     stack.stop().await;
     let metrics = telemetry.metrics();
     Tasks::new().spawn_blocking(move || telemetry.flush()).await.unwrap();

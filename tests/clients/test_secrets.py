@@ -81,7 +81,7 @@ def ask(koine, path, body, key=MARK["key"], method="POST"):
 
 
 def said(word, **more):
-    return {"messages": [{"role": "user", "content": f"Say {MARK[word]} please."}], **more}
+    return {"messages": [{"role": "user", "content": f"My cat is called {MARK[word]}. What should it eat?"}], **more}
 
 
 def asked_well(koine):

@@ -27,7 +27,7 @@ class Upstream(http.server.BaseHTTPRequestHandler):
         told = self.rfile.read(int(self.headers["content-length"])).decode()
         model = json.loads(told)["model"]
         if model == GOOD:
-            choice = {"index": 0, "delta": {"content": "well"}, "finish_reason": "stop"}
+            choice = {"index": 0, "delta": {"content": "well"}, "text": "well", "finish_reason": "stop"}
             self.answer(200, "text/event-stream", f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n")
         else:
             words = f"Incorrect API key provided: {self.headers['authorization']}; you said {told}"
@@ -80,20 +80,24 @@ def ask(koine, path, body, key=MARK["key"], method="POST"):
         return refused.code, refused.read().decode()
 
 
+def sentence(word):
+    return f"My cat is called {MARK[word]}. What should it eat?"
+
+
 def said(word, **more):
-    return {"messages": [{"role": "user", "content": f"My cat is called {MARK[word]}. What should it eat?"}], **more}
+    return {"messages": [{"role": "user", "content": sentence(word)}], **more}
 
 
 def asked_well(koine):
     chat, lists = f"/chat/completions?{VERSION}", "/contentsafety/text/blocklists/hush"
     yield ask(koine, chat, said("prompt", model=GOOD))
     yield ask(koine, chat, said("prompt", model=GOOD, stream=True))
-    yield ask(koine, f"/completions?{VERSION}", {"model": GOOD, "prompt": MARK["prompt"]})
-    yield ask(koine, f"/embeddings?{VERSION}", {"input": [MARK["embedded"]]})
-    yield ask(koine, f"/contentsafety/text:analyze?{SAFETY}", {"text": MARK["analysed"]})
+    yield ask(koine, f"/completions?{VERSION}", {"model": GOOD, "prompt": sentence("prompt")})
+    yield ask(koine, f"/embeddings?{VERSION}", {"input": [sentence("embedded")]})
+    yield ask(koine, f"/contentsafety/text:analyze?{SAFETY}", {"text": sentence("analysed")})
     yield ask(koine, f"{lists}?{SAFETY}", {"description": "words"}, method="PATCH")
     yield ask(koine, f"{lists}:addOrUpdateBlocklistItems?{SAFETY}", {"blocklistItems": [{"text": MARK["blocked"]}]})
-    yield ask(koine, f"/contentsafety/text:analyze?{SAFETY}", {"text": MARK["blocked"], "blocklistNames": ["hush"]})
+    yield ask(koine, f"/contentsafety/text:analyze?{SAFETY}", {"text": sentence("blocked"), "blocklistNames": ["hush"]})
 
 
 def asked_badly(koine):
@@ -119,7 +123,7 @@ def test_no_secret_and_no_text_is_in_a_log_a_metric_or_an_error(upstream, tmp_pa
     koine = start_services(tmp_path, **options(upstream))
     try:
         well = list(asked_well(koine))
-        assert {status for status, _ in well} <= {200, 201}, well
+        assert [status for status, _ in well if status not in (200, 201)] == [], well
         badly = list(asked_badly(koine))
         assert all(400 <= status < 600 for status, _ in badly), badly
         texts = {f"error {n}": body for n, (_, body) in enumerate(badly)} | dict(metrics(koine))

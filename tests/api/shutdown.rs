@@ -70,6 +70,19 @@ async fn draining_finishes_what_runs_and_refuses_the_rest_with_503() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_leaves_answers_still_and_lets_connections_go() {
+    let stack = TestStack::start().await;
+    let before = ask(&stack, "hello", false).send().await.unwrap();
+    assert!(before.status().is_success() && !before.headers().contains_key("connection"));
+    stack.tasks.leave(Duration::ZERO).await;
+    assert!(!stack.tasks.ready(), "load balancers are told");
+    let after = ask(&stack, "hello", false).send().await.unwrap();
+    assert!(after.status().is_success(), "new work is taken");
+    assert_eq!(after.headers()["connection"], "close");
+    stack.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stream_past_the_deadline_is_aborted_without_done() {
     let stack = TestStack::start().await;
     let mut response = ask(&stack, "/hang", true).send().await.unwrap();

@@ -5,14 +5,21 @@
 
 use chassis::Tasks;
 use chassis::telemetry::{self, Exposition, LogFormat, TelemetryConfig};
+use chassis::tls::ClientTlsConfig;
+use chat::Remote;
 use e2e::collector::{Collector, Span};
 use e2e::{KEY, TestStack};
 use serde_json::{Value, json};
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 /// A W3C context as a client sends it: its trace, its span, sampled.
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 /// Of the requests that are not looked at.
 const OTHER_TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// Of the request that a server elsewhere answers.
+const FAR_TRACE: &str = "5bd66ef5095369c7b0d1f8f4bd33716a";
 const CALLER: &str = "b7ad6b7169203331";
 /// What is said, and must not be on any span.
 const SECRET: &str = "swordfish";
@@ -24,6 +31,40 @@ async fn ask(stack: &TestStack, path: &str, body: Value, trace: &str) -> reqwest
     let request = stack.http().post(url).header("api-key", KEY);
     let request = request.header("traceparent", format!("00-{trace}-{CALLER}-01"));
     request.json(&body).send().await.unwrap()
+}
+
+/// A model that a server at `listener` answers for.
+fn remote(listener: &TcpListener) -> Remote {
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let config = format!("name = 'far'\nmodel = 'org/far'\nbase_urls = ['{url}']");
+    Remote::build(&toml::from_str(&config).unwrap()).unwrap()
+}
+
+/// The `traceparent` that the server at `listener` sees when its model is asked.
+async fn ask_elsewhere(stack: &TestStack, listener: &TcpListener) -> String {
+    let message = json!({"role": "user", "content": "hello"});
+    let body = json!({"model": "far", "messages": [message]});
+    let answered = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let mut head = Vec::new();
+        while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+            head.push(socket.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap();
+        let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name));
+        let mut body = vec![0; header("content-length: ").unwrap().parse().unwrap()];
+        socket.read_exact(&mut body).await.unwrap();
+        let choice = json!({"index": 0, "delta": {"content": "hi"}, "finish_reason": "stop"});
+        let event = json!({"choices": [choice]});
+        let begin = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream";
+        let answer =
+            format!("{begin}\r\nconnection: close\r\n\r\ndata: {event}\n\ndata: [DONE]\n\n");
+        socket.write_all(answer.as_bytes()).await.unwrap();
+        header("traceparent: ").unwrap_or_else(|| panic!("no traceparent: {head}")).to_owned()
+    };
+    let (answer, sent) = tokio::join!(ask(stack, "/chat/completions", body, FAR_TRACE), answered);
+    assert_eq!(answer.status(), 200);
+    sent
 }
 
 /// The children of `parent` by name, each with its own.
@@ -100,11 +141,15 @@ async fn one_filtered_stream_is_one_trace_of_all_services_without_a_word_of_its_
         log: "off".to_owned(),
         log_format: LogFormat::Json,
         otlp_endpoint: collector.endpoint.clone(),
+        otlp_tls: ClientTlsConfig::default(),
         trace_share: 1.0,
         trace_content: false,
     };
     let telemetry = telemetry::init("test", &config).unwrap();
-    let stack = TestStack::start().await;
+    let elsewhere = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stack = TestStack::start_beside(vec![Arc::new(remote(&elsewhere))], &[]).await;
+    // First, for exemplars are those of the last request.
+    let joined = ask_elsewhere(&stack, &elsewhere).await;
     let message = json!({"role": "user", "content": format!("the word is {SECRET}")});
     let body = json!({"model": "talk", "stream": true, "messages": [message]});
     let answer = ask(&stack, "/chat/completions", body, TRACE).await;
@@ -117,11 +162,14 @@ async fn one_filtered_stream_is_one_trace_of_all_services_without_a_word_of_its_
     stack.stop().await;
     let metrics = telemetry.metrics();
     Tasks::new().spawn_blocking(move || telemetry.flush()).await.unwrap();
-    let ours = |spans: &[Span]| -> Vec<Span> {
-        spans.iter().filter(|span| span.trace == TRACE).cloned().collect()
+    let of = |trace: &str, spans: &[Span]| -> Vec<Span> {
+        spans.iter().filter(|span| span.trace == trace).cloned().collect()
     };
-    let spans = collector.until(|all| ours(all).iter().any(|s| s.name.starts_with("POST"))).await;
-    let spans = ours(&spans);
+    let ended = |trace, all: &[Span]| of(trace, all).iter().any(|s| s.name.starts_with("POST"));
+    let spans = collector.until(|all| ended(TRACE, all) && ended(FAR_TRACE, all)).await;
+    let call = find(&of(FAR_TRACE, &spans), "chat org/far").clone();
+    assert_eq!(joined, format!("00-{FAR_TRACE}-{}-01", call.id), "the server joins the trace");
+    let spans = of(TRACE, &spans);
     assert_tree(&spans);
     assert_attributes(&spans);
     assert_exemplars(&metrics);

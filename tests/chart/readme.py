@@ -30,7 +30,8 @@ capabilities and without a token; only the edge can be reached from outside the 
 | --- | --- |
 | `values-dev.yaml` | one small pod of each, on a laptop's cluster |
 | `values-ha.yaml` | several of each over zones, scaled by what waits, with alerts and dashboards |
-| `ci/*-values.yaml` | KEDA and the Gateway API; GPUs with weights in the images; an edge whose chat is elsewhere |
+| `values-tls.yaml` | HTTPS for callers, mutual TLS and a token within |
+| `ci/*-values.yaml` | certificates by cert-manager; KEDA and the Gateway API; GPUs with weights in the images; an edge whose chat is elsewhere |
 
 What scales a service, beside its processors: requests in flight (`edge_in_flight_requests`), sequences that wait for a place
 in the batch (`chat_waiting_sequences`), tokens that wait for ONNX Runtime (`onnx_queue_tokens`). With `hpa` they need a metrics

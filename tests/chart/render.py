@@ -16,6 +16,7 @@ CASES = {
     **{file.name.removesuffix("-values.yaml"): file for file in sorted((CHART / "ci").glob("*-values.yaml"))},
     "dev": CHART / "values-dev.yaml",
     "ha": CHART / "values-ha.yaml",
+    "tls": CHART / "values-tls.yaml",
 }
 NAMESPACE = "inference"
 

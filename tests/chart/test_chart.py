@@ -131,14 +131,16 @@ def test_what_the_values_lead_to_is_what_the_policies_let_through():
 
 
 @cases
-def test_a_pod_has_time_for_its_hook_and_its_drain(case):
+def test_a_pod_has_time_for_its_delay_and_its_drain(case):
     for deployment in of_kind(case, "Deployment"):
         spec = deployment["spec"]["template"]["spec"]
         container = spec["containers"][0]
-        drain = [int(e["value"]) for e in container.get("env", []) if e["name"].endswith("__DRAIN_TIMEOUT_MS")]
-        if drain:
-            hook = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-            assert spec["terminationGracePeriodSeconds"] == hook + drain[0] / 1000 + 10
+        env = {e["name"].partition("__SERVICE__")[2]: e.get("value") for e in container.get("env", [])}
+        if deployment["metadata"]["labels"]["app.kubernetes.io/component"] in COMPONENTS:
+            delay, drain = int(env["DRAIN_DELAY_MS"]) / 1000, int(env["DRAIN_TIMEOUT_MS"]) / 1000
+            assert delay > 0 and spec["terminationGracePeriodSeconds"] > delay + drain
+            # The process waits by itself: nothing in the image has to.
+            assert "lifecycle" not in container
             assert {p for p in container if p.endswith("Probe")} == {"startupProbe", "livenessProbe", "readinessProbe"}
 
 
@@ -180,11 +182,25 @@ def resolved(entry, folder):
         return "2"
     if "secretKeyRef" in source:
         return "redis://:password@redis.example:6379"
-    if (value := entry["value"]).startswith("/etc/koine-keys/"):
-        file = folder / value.rsplit("/", 1)[1]
-        file.write_text("a-key\n")
-        return str(file)
-    return value
+    value = entry["value"]
+    if (match := re.fullmatch(r"/etc/(koine-keys|koine-token|koine-tls|koine-internal)/([\w.-]+)", value)) is None:
+        return value
+    file = folder / match[1] / match[2]
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        if "tls" in match[1] or "internal" in match[1]:
+            certificate(file.parent)
+        else:
+            file.write_text("a-key-of-many-characters\n")
+    return str(file)
+
+
+def certificate(folder):
+    """What a Secret with a certificate holds: one that signed itself."""
+    command = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=koine -addext subjectAltName=DNS:koine -days 2"
+    done = run("/usr/bin/env", *command.split(), "-keyout", folder / "tls.key", "-out", folder / "tls.crt")
+    assert done.returncode == 0, done.stderr
+    shutil.copy(folder / "tls.crt", folder / "ca.crt")
 
 
 @cases
@@ -210,6 +226,53 @@ def test_the_real_binaries_take_each_config_and_each_variable(case, tmp_path):
         assert whole.returncode == 0, whole.stderr
         checked.add(component)
     assert checked >= {"edge"}
+
+
+def mounted(deployment):
+    """Every file of a Secret that the pod has, with the Secret."""
+    spec = deployment["spec"]["template"]["spec"]
+    paths = {m["name"]: m["mountPath"] for m in spec["containers"][0]["volumeMounts"]}
+    secrets = {v["name"]: v["secret"] for v in spec["volumes"] if "secret" in v}
+    return {f"{paths[n]}/{i['path']}": s["secretName"] for n, s in secrets.items() for i in s["items"]}
+
+
+@cases
+def test_every_file_of_a_lock_is_mounted_where_the_option_says(case):
+    for deployment in of_kind(case, "Deployment"):
+        files = mounted(deployment)
+        for entry in deployment["spec"]["template"]["spec"]["containers"][0].get("env", []):
+            if re.match(r"/etc/koine-(keys|token|tls|internal)/", entry.get("value", "")):
+                assert entry["value"] in files, entry
+    for made in of_kind(case, "Certificate"):
+        assert made["spec"]["secretName"] in {s for d in of_kind(case, "Deployment") for s in mounted(d).values()}
+
+
+@pytest.mark.parametrize("case", ["tls", "cert-manager"])
+def test_with_tls_both_sides_speak_it_and_say_so(case):
+    services = {s["metadata"]["name"]: s["spec"]["ports"][0].get("appProtocol") for s in of_kind(case, "Service")}
+    deployments = {d["metadata"]["name"]: d["spec"]["template"]["spec"]["containers"][0] for d in of_kind(case, "Deployment")}
+    edge = {e["name"]: e.get("value") for e in deployments["koine-edge"]["env"]}
+    assert edge["EDGE__TLS__CERTIFICATE_FILE"] and edge["EDGE__DOORS__TLS__CA_FILE"]
+    named = []
+    for component in COMPONENTS:
+        assert services[f"koine-{component}"] == "https"
+        if component != "edge":
+            prefix = component.upper().replace("-", "_")
+            env = {e["name"]: e.get("value") for e in deployments[f"koine-{component}"]["env"]}
+            # Who shows no certificate of the same authority is not let in.
+            assert env[f"{prefix}__DOOR__TLS__CLIENT_CA_FILE"] == edge["EDGE__DOORS__TLS__CA_FILE"]
+            assert env.get(f"{prefix}__DOOR__TOKEN_FILE") == edge.get("EDGE__DOORS__TOKEN_FILE")
+            (url,) = json.loads(edge[f"EDGE__{prefix}__ENDPOINTS"])
+            assert url.startswith("https://")
+            named.append(url.removeprefix("https://").rsplit(":", 1)[0])
+    # Without a name of their own, the certificate is for the hosts that the edge dials.
+    for made in of_kind(case, "Certificate"):
+        if made["metadata"]["name"] == "koine-internal-tls":
+            assert set(named) <= set(made["spec"]["dnsNames"])
+        else:
+            assert "koine.example.com" in made["spec"]["dnsNames"]
+    assert len(of_kind(case, "Certificate")) == (2 if case == "cert-manager" else 0)
+    assert (case == "tls") == ("EDGE__DOORS__TLS__SERVER_NAME" in edge)
 
 
 def test_the_init_container_fetches_what_the_default_config_serves():
@@ -252,6 +315,26 @@ WRONG = {
     "a policy that is off": (
         [*AUTH, "--set", "networkPolicy.enabled=false,networkPolicy.clients[0].podSelector.matchLabels.a=b"], "closes nothing"),
     "a gpu without its image": ([*AUTH, "--set", "chat.gpu.count=1"], "chat.image.tag"),
+    "two certificates": ([*AUTH, "--set", "edge.tls.existingSecret=a,edge.tls.certManager=true,certManager.issuerRef.name=b"],
+                         "edge.tls: `existingSecret` and `certManager` contradict"),
+    "two certificates within": (
+        [*AUTH, "--set", "internal.tls.existingSecret=a,internal.tls.certManager=true,certManager.issuerRef.name=b"],
+        "internal.tls: `existingSecret` and `certManager` contradict"),
+    "no issuer": ([*AUTH, "--set", "edge.tls.certManager=true"], "certManager.issuerRef: needed for edge.tls.certManager=true"),
+    "an issuer of nothing": ([*AUTH, "--set", "certManager.issuerRef.name=a"], "certManager.issuerRef: signs nothing"),
+    "a name of nothing": ([*AUTH, "--set", "internal.tls.serverName=a"], "internal.tls.serverName: is of no certificate"),
+    "tls twice": ([*AUTH, "--set", "edge.tls.existingSecret=a,edge.config=[edge.tls]"], "edge.config has a table [edge.tls]"),
+    "a door twice": (
+        [*AUTH, "--set", "internal.token.existingSecret=a,contentSafety.config=[content_safety.door]"],
+        "contentSafety.config has a table [content_safety.door]"),
+    "doors twice": ([*AUTH, "--set", "internal.tls.existingSecret=a,edge.config=[edge.doors.tls]"], "edge.config has a table [edge.doors]"),
+    "a way without tls": (
+        [*AUTH, "--set", "internal.tls.existingSecret=a,chat.enabled=false,edge.endpoints.chat[0]=http://chat.other:50051"],
+        "begin it with https"),
+    "a way with tls alone": (
+        [*AUTH, "--set", "chat.enabled=false,edge.endpoints.chat[0]=https://chat.other:50051"], "needs internal.tls.existingSecret"),
+    "a collector unknown": ([*AUTH, "--set", "telemetry.otlpEndpoint=https://collector:4317"], "telemetry.otlpCaFile: needed"),
+    "an authority of nothing": ([*AUTH, "--set", "telemetry.otlpCaFile=/ca.crt"], "telemetry.otlpCaFile: is for"),
     "latest": ([*AUTH, "--set", "image.tag=latest"], "tag"),
     "latest redis": ([*AUTH, "--set", "redis.image=redis:latest"], "redis"),
     "unknown value": ([*AUTH, "--set", "chat.replicaz=3"], "replicaz"),
@@ -304,7 +387,9 @@ def test_the_notes_end_in_a_curl_line(case, helm, tmp_path):
     done = run(helm, "template", "koine", chart, "-n", render.NAMESPACE, "-f", CASES[case], "--show-only", "templates/notes.yaml")
     assert done.returncode == 0, done.stderr
     notes = yaml.safe_load(done.stdout)["notes"].rstrip()
-    assert "curl -s 'http://127.0.0.1:8080/chat/completions" in notes and notes.endswith("}'"), notes
+    secure = case in ("tls", "cert-manager")
+    asked = "curl -sk 'https://127.0.0.1:8080/chat" if secure else "curl -s 'http://127.0.0.1:8080/chat"
+    assert asked in notes and notes.endswith("}'"), notes
     keyed = "existingSecret" in yaml.safe_load(CASES[case].read_text())["edge"]["auth"]
     assert keyed == ("get secret koine-keys" in notes) == ("Authorization: Bearer" in notes)
 

@@ -82,8 +82,9 @@ def test_a_service_may_drain_before_it_is_killed(services):
     drains = [int(ms) / 1000 for ms in re.findall(r"^drain_timeout_ms = (\d+)$", shown, re.MULTILINE)]
     assert drains
     for name in OURS:
+        (delay,) = (int(v) / 1000 for k, v in services[name]["environment"].items() if k.endswith("__SERVICE__DRAIN_DELAY_MS"))
         grace = re.fullmatch(r"(?:(\d+)m)?(?:(\d+)s)?", services[name]["stop_grace_period"])
-        assert int(grace[1] or 0) * 60 + int(grace[2] or 0) > max(drains), name
+        assert int(grace[1] or 0) * 60 + int(grace[2] or 0) > delay + max(drains), name
 
 
 @pytest.mark.parametrize("traces", ["", "http://collector:4317"])

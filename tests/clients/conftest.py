@@ -99,8 +99,8 @@ def compose_environment(service, ports):
     return env
 
 
-def start_services(**extra):
-    """Starts the four; `extra` are variables of this test, which go to all of them (each reads its own)."""
+def start_services(logs=BINARIES, **extra):
+    """Starts the four, which log into a folder; `extra` are variables of this test, which go to all of them (each reads its own)."""
     chosen = {}
 
     def ports(port):
@@ -109,7 +109,7 @@ def start_services(**extra):
     processes = {}
     for service in SERVICES:
         env = clean_env(**compose_environment(service, ports) | extra)
-        log = open(BINARIES / f"clients-{service}.log", "w")
+        log = open(logs / f"clients-{service}.log", "w")
         processes[service] = subprocess.Popen([BINARIES / service], env=env, cwd="/", stderr=log)
         processes[service].koine_env = env
     koine = Koine(f"http://127.0.0.1:{ports('8080')}", KEY, processes)

@@ -101,11 +101,12 @@ def test_health_is_asked_by_the_service_s_name(services, name):
         assert unknown.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
 @pytest.mark.parametrize("name", SERVICES)
-def test_reflection_of_version_1_lists_the_services(services, name):
+def test_reflection_of_both_versions_lists_the_services(services, name, version):
     """Asked on the wire: a ServerReflectionRequest with `list_services`, field 7, is `3a 00`."""
     with grpc.insecure_channel(address(services, name)) as channel:
-        ask = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+        ask = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
         answer = next(iter(ask(iter([b"\x3a\x00"]), timeout=5)))
     assert NAMES[name].encode() in answer and b"grpc.health.v1.Health" in answer
 

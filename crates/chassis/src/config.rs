@@ -90,6 +90,7 @@ impl Problems {
     /// All of it at once.
     pub fn in_files<C: Configured>(section: &str, config: &C) -> Result<(), Self> {
         let mut problems = Self::of(section);
+        config.service().telemetry.check_files(&mut problems);
         config.check_files(&mut problems);
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }

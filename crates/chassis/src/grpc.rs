@@ -17,6 +17,7 @@ use crate::Problems;
 use crate::balance::Balanced;
 use crate::tasks::Tasks;
 use crate::telemetry::trace;
+use crate::tls::Connector;
 use anyhow::Context as _;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
@@ -24,13 +25,18 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
-use tonic::transport::Server;
+use tonic::transport::{Channel, Server};
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 /// Idle connections are probed this often, so that a dead peer is noticed, and given up when it does not answer for so long.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// By what name health speaks of all services of a server.
+const WHOLE_SERVER: &str = "";
+/// How long a connection may take to close once the tasks stop. One that watches the health of the service never does by itself.
+const LAST_GRACE: Duration = Duration::from_secs(1);
 
 /// Where a service is and how to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -105,30 +111,40 @@ pub async fn serve(
     for name in names {
         reporter.set_service_status(*name, tonic_health::ServingStatus::Serving).await;
     }
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(descriptors)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .context("descriptors for reflection")?;
-    let draining = tasks.draining();
+    let reflect = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(descriptors)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = reflect().build_v1().context("descriptors for reflection")?;
+    // What Python's library and older tools ask for.
+    let older = reflect().build_v1alpha().context("descriptors for older reflection")?;
+    let leaving = tasks.leaving();
     tasks.spawn(async move {
-        draining.await;
-        for name in names {
-            reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
+        leaving.await;
+        for name in names.iter().chain(&[WHOLE_SERVER]) {
+            reporter.set_service_status(*name, tonic_health::ServingStatus::NotServing).await;
         }
     });
     tasks.set_ready();
     let incoming = door.incoming(listener, tasks);
-    Server::builder()
+    let routes = routes.add_service(health).add_service(reflection).add_service(older);
+    let served = Server::builder()
         .trace_fn(call::span)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         // Before anything is counted or done for a stranger.
         .layer(door)
         .layer(call::DrainLayer { tasks: tasks.clone() })
-        .add_routes(routes.add_service(health).add_service(reflection))
-        .serve_with_incoming_shutdown(incoming, tasks.stopping())
-        .await
-        .context("gRPC door")
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, tasks.stopping());
+    let stopping = tasks.stopping();
+    tokio::select! {
+        served = served => served.context("gRPC door"),
+        () = async {
+            stopping.await;
+            tokio::time::sleep(LAST_GRACE).await;
+        } => Ok(()),
+    }
 }
 
 /// A client for the replicas in `config`, named `service` in metrics. Dials on first use and redials by itself; follows the
@@ -158,6 +174,19 @@ pub fn client(
         tasks.spawn(resolve::follow(names, dial, weak, (interval, tasks.clone())));
     }
     Ok(InterceptedService::new(balanced, Propagate { pass: pass.clone() }))
+}
+
+/// Says what is wrong with `url` as one of a gRPC server.
+pub(crate) fn check_url(url: &str) -> Result<(), String> {
+    resolve::Name::parse(url).map(|_| ())
+}
+
+/// A lazy connection to `url` over TLS, which is the option `with.1`.
+pub(crate) fn secure_channel(
+    url: &str,
+    with: (Connector, &'static str),
+) -> Result<Channel, String> {
+    resolve::secure_channel(url, with)
 }
 
 /// Makes the current span the parent of what the called service does, and shows the token at its door.

@@ -138,21 +138,32 @@ where
     tasks.spawn_untracked(tidy(telemetry.metrics(), tasks.stopping()));
     tracing::info!(service = section, listen = %listener.local_addr()?, "starting");
     let stopper = tasks.clone();
+    let delay = Duration::from_millis(service.drain_delay_ms);
     let deadline = Duration::from_millis(service.drain_timeout_ms);
-    tasks.spawn_untracked(async move {
-        terminated().await;
-        tokio::select! {
-            () = stopper.stop(deadline) => {}
-            // Asked twice: whoever asks does not want to wait.
-            () = terminated() => stopper.stop(Duration::ZERO).await,
-        }
-    });
+    tasks.spawn_untracked(stop_when(terminated, stopper, (delay, deadline)));
     let served = serve(config, listener, tasks.clone()).await;
     // `serve` returns early when it fails; everything else must stop too.
     tasks.stop(deadline).await;
     telemetry.flush();
     tracing::info!(service = section, "stopped");
     served
+}
+
+/// Stops `tasks` in order when `told` resolves; at once when it does so again, for whoever asks twice does not want to wait.
+async fn stop_when<F: Future<Output = ()>>(
+    told: impl Fn() -> F,
+    tasks: Tasks,
+    (delay, deadline): (Duration, Duration),
+) {
+    told().await;
+    let in_order = async {
+        tasks.leave(delay).await;
+        tasks.stop(deadline).await;
+    };
+    tokio::select! {
+        () = in_order => {}
+        () = told() => tasks.stop(Duration::ZERO).await,
+    }
 }
 
 /// Takes in measurements every few seconds, scraped or not, until `stopping` resolves.
@@ -196,4 +207,48 @@ fn finish(section: &str, code: u8, text: &str) -> ExitCode {
         eprintln!("{section}: {text}");
     }
     ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::Notify;
+    use tokio::time::Instant;
+
+    const TIMES: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(30));
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_leaves_then_drains_then_stops() {
+        let (tasks, signal, began) = (Tasks::new(), Notify::new(), Instant::now());
+        tasks.set_ready();
+        let _running = tasks.admit().unwrap();
+        let mut stop = std::pin::pin!(stop_when(|| signal.notified(), tasks.clone(), TIMES));
+        assert!(futures::poll!(&mut stop).is_pending() && tasks.ready());
+        signal.notify_one();
+        tokio::select! {
+            () = &mut stop => panic!("something runs still"),
+            () = tasks.draining() => assert_eq!(began.elapsed(), TIMES.0),
+        }
+        tokio::select! {
+            () = &mut stop => {}
+            () = tasks.stopping() => {}
+        }
+        assert_eq!(began.elapsed(), TIMES.0 + TIMES.1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_signal_stops_at_once() {
+        let (tasks, signal, began) = (Tasks::new(), Notify::new(), Instant::now());
+        tasks.set_ready();
+        let _running = tasks.admit().unwrap();
+        let mut stop = std::pin::pin!(stop_when(|| signal.notified(), tasks.clone(), TIMES));
+        signal.notify_one();
+        assert!(futures::poll!(&mut stop).is_pending() && tasks.is_leaving());
+        signal.notify_one();
+        tokio::select! {
+            () = stop => {}
+            () = tasks.stopping() => {}
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 }

@@ -1,7 +1,8 @@
 //! Tasks that stop in order, and the count of what is in flight.
 //!
-//! The only caller of `tokio::spawn`: an untracked task is lost at shutdown. Stopping has three phases: *draining*
-//! (new work is refused, what runs goes on), *stopping* (listeners close), *done* (all tasks ended or the deadline passed).
+//! The only caller of `tokio::spawn`: an untracked task is lost at shutdown. Stopping has four phases: *leaving*
+//! (not ready any more, and new work is still taken until those who send it have noticed), *draining* (new work is refused, what
+//! runs goes on), *stopping* (listeners close), *done* (all tasks ended or the deadline passed).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ pub struct Tasks {
 #[derive(Debug, Default)]
 struct Shared {
     tracker: TaskTracker,
+    leaving: CancellationToken,
     draining: CancellationToken,
     stopping: CancellationToken,
     ready: CancellationToken,
@@ -92,10 +94,10 @@ impl Tasks {
         self.shared.ready.cancel();
     }
 
-    /// Whether requests may come: ready and not draining.
+    /// Whether requests may come: ready and not leaving.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.shared.ready.is_cancelled() && !self.shared.draining.is_cancelled()
+        self.shared.ready.is_cancelled() && !self.is_leaving()
     }
 
     /// Resolves when `set_ready` was called.
@@ -118,6 +120,17 @@ impl Tasks {
         self.shared.in_flight.load(Ordering::Acquire)
     }
 
+    /// Whether nobody should send anything any more.
+    #[must_use]
+    pub fn is_leaving(&self) -> bool {
+        self.shared.leaving.is_cancelled()
+    }
+
+    /// Resolves when nobody should send anything any more.
+    pub fn leaving(&self) -> WaitForCancellationFutureOwned {
+        self.shared.leaving.clone().cancelled_owned()
+    }
+
     /// Resolves when new work is to be refused.
     pub fn draining(&self) -> WaitForCancellationFutureOwned {
         self.shared.draining.clone().cancelled_owned()
@@ -128,10 +141,21 @@ impl Tasks {
         self.shared.stopping.clone().cancelled_owned()
     }
 
+    /// Says that this process is about to go, and takes new work for `delay` more: load balancers learn late. Does not wait
+    /// where nobody was told to send any, before it was ready.
+    pub async fn leave(&self, delay: Duration) {
+        let known = self.ready();
+        self.shared.leaving.cancel();
+        if known {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// Refuses new work, lets what is in flight finish for at most `deadline`, then closes and waits for the tasks.
     /// Calling it again waits for the same end.
     pub async fn stop(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
+        self.shared.leaving.cancel();
         self.shared.draining.cancel();
         let idle = tokio::time::timeout_at(end, self.idle()).await.is_ok();
         if !idle {
@@ -195,6 +219,29 @@ mod tests {
         drop(running);
         stopper.await.unwrap();
         assert_eq!(tasks.in_flight(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_leaving_new_work_is_taken_and_readiness_is_off() {
+        let tasks = Tasks::new();
+        tasks.set_ready();
+        let began = Instant::now();
+        let mut leaving = std::pin::pin!(tasks.leave(Duration::from_secs(5)));
+        assert!(futures::poll!(&mut leaving).is_pending());
+        assert!(!tasks.ready() && tasks.is_leaving());
+        drop(tasks.admit().expect("still taken"));
+        leaving.await;
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
+        tasks.stop(Duration::ZERO).await;
+        assert!(tasks.admit().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_was_never_ready_leaves_at_once() {
+        let tasks = Tasks::new();
+        let began = Instant::now();
+        tasks.leave(Duration::from_secs(5)).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,12 +10,13 @@ pub mod trace;
 
 pub use exposition::Exposition;
 
-use crate::Problems;
+use crate::tls::{ClientTlsConfig, Connector};
+use crate::{Problems, grpc};
 use anyhow::Context as _;
 use exemplars::{Exemplars, Recording};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::WithExportConfig as _;
+use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -69,6 +70,9 @@ const OTHER_BUCKETS: [(&str, &[f64]); 6] = [
 const OPERATION_BUCKETS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 
+/// TLS towards the collector, within the table of a service.
+const OTLP_TLS: &str = "service.telemetry.otlp_tls";
+
 /// The `telemetry` table of a service.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -79,6 +83,8 @@ pub struct TelemetryConfig {
     pub log_format: LogFormat,
     /// Where traces go by OTLP over gRPC (`http://collector:4317`); empty means nowhere.
     pub otlp_endpoint: String,
+    /// TLS towards an endpoint that begins with `https`.
+    pub otlp_tls: ClientTlsConfig,
     /// Part of the traces that begin here which is kept, 0 to 1; one that a caller began is kept where the caller keeps it.
     #[serde(deserialize_with = "share")]
     pub trace_share: f64,
@@ -107,10 +113,29 @@ impl TelemetryConfig {
         }
         let url = self.otlp_endpoint.parse::<http::Uri>();
         let url = url.ok().filter(|url| matches!(url.scheme_str(), Some("http" | "https")));
+        let secure = url.as_ref().is_some_and(|url| url.scheme_str() == Some("https"));
         if !self.otlp_endpoint.is_empty() && url.is_none() {
             let message = "is not a URL such as http://collector:4317";
             problems.add("service.telemetry.otlp_endpoint", message);
+        } else if secure && !self.otlp_tls.is_on() {
+            let message = "begins with https; say in `service.telemetry.otlp_tls.ca_file` who signs the collector's certificate \
+                (the system's list is often /etc/ssl/certs/ca-certificates.crt)";
+            problems.add("service.telemetry.otlp_endpoint", message);
+        } else if let Err(message) = grpc::check_url(&self.otlp_endpoint)
+            && secure
+        {
+            problems.add("service.telemetry.otlp_endpoint", message);
         }
+        if self.otlp_tls.is_on() && !secure {
+            let message = "is set, but `otlp_endpoint` does not begin with https";
+            problems.add(&format!("{OTLP_TLS}.ca_file"), message);
+        }
+        self.otlp_tls.check(OTLP_TLS, problems);
+    }
+
+    /// Notes files that cannot be used.
+    pub(crate) fn check_files(&self, problems: &mut Problems) {
+        self.otlp_tls.check_files(OTLP_TLS, problems);
     }
 }
 
@@ -208,9 +233,16 @@ fn tracer(
     if endpoint.is_empty() {
         return Ok(None);
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder()
-        .with_tonic()
-        .with_endpoint(endpoint)
+    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+    let exporter = match Connector::once((service, OTLP_TLS), &config.otlp_tls)? {
+        None => exporter.with_endpoint(endpoint),
+        // By our own TLS: that of tonic is not compiled in.
+        Some(tls) => {
+            let channel = grpc::secure_channel(endpoint, (tls, OTLP_TLS));
+            exporter.with_channel(channel.map_err(anyhow::Error::msg)?)
+        }
+    };
+    let exporter = exporter
         .build()
         .with_context(|| format!("`telemetry.otlp_endpoint`: cannot export to `{endpoint}`"))?;
     let begun_here = Sampler::TraceIdRatioBased(config.trace_share);

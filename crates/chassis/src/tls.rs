@@ -288,6 +288,22 @@ impl Connector {
         Ok(Some(Self { config: current, server_name }))
     }
 
+    /// The same with files that are read once.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub(crate) fn once(
+        (section, option): (&str, &str),
+        config: &ClientTlsConfig,
+    ) -> Result<Option<Self>, Problems> {
+        if !config.is_on() {
+            return Ok(None);
+        }
+        let server_name = ServerName::try_from(config.server_name.clone()).ok();
+        let loaded = files::all(section, option, |found| config.load(found))?;
+        Ok(Some(Self { config: Arc::new(ArcSwap::from_pointee(loaded)), server_name }))
+    }
+
     /// The handshake with a door at `host`, unless all doors have one name.
     ///
     /// # Errors

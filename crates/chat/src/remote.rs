@@ -140,6 +140,7 @@ fn pool(config: &RemoteConfig) -> Result<Pool, UpstreamError> {
         endpoints: EndpointConfig::list(&config.base_urls, &config.weights),
         api_key: ApiKey::find(key, config.api_key_file.as_deref())?,
         options: config.connection.clone(),
+        headers: trace::headers,
     })
 }
 

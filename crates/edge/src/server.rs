@@ -9,11 +9,14 @@ use crate::live::Live;
 use axum::body::Body;
 use chassis::Tasks;
 use chassis::tls::Acceptor;
+use http::header::CONNECTION;
+use http::{HeaderValue, Version};
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -115,10 +118,20 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let live = self.live.clone();
+        let server = self.clone();
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let router = live.current().router.clone();
-            TowerToHyperService::new(router).call(request.map(Body::new))
+            let router = server.live.current().router.clone();
+            let keeps = request.version() >= Version::HTTP_2;
+            let answer = TowerToHyperService::new(router).call(request.map(Body::new));
+            let tasks = server.tasks.clone();
+            async move {
+                let mut answer = answer.await?;
+                if tasks.is_leaving() && !keeps {
+                    // Whoever keeps connections open finds another edge with the next one.
+                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         let builder = builder(limits, &self.tasks);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chassis::config::Secret;
+use chassis::telemetry::trace;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -134,6 +135,7 @@ fn pool(config: &RemoteConfig) -> Result<Pool, UpstreamError> {
         endpoints: EndpointConfig::list(&config.base_urls, &config.weights),
         api_key: ApiKey::find(key, config.api_key_file.as_deref())?,
         options: config.connection.clone(),
+        headers: trace::headers,
     })
 }
 

@@ -74,7 +74,14 @@ impl Settings {
     /// # Errors
     /// Everything that is wrong with them at once.
     pub fn check_files(&self) -> Result<(), Problems> {
-        Problems::in_files("edge", &self.edge)
+        let mut problems = Problems::default();
+        for found in [
+            Problems::in_files("standalone", &self.standalone),
+            Problems::in_files("edge", &self.edge),
+        ] {
+            problems.merge(found.err().unwrap_or_default());
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
     /// The models that this configuration serves, and what runs them.

@@ -73,23 +73,24 @@ pub(crate) struct Client {
     base: Url,
     endpoint: String,
     timeouts: Timeouts,
+    headers: fn() -> HeaderMap,
 }
 
 impl Client {
-    /// Builds a client; connects to nothing yet.
+    /// Builds a client that sends `headers` with each request; connects to nothing yet.
     pub(crate) fn build(
         base_url: &str,
         key: Option<&ApiKey>,
-        timeouts: Timeouts,
+        (timeouts, headers): (Timeouts, fn() -> HeaderMap),
     ) -> Result<Self, UpstreamError> {
         let base = parse_base(base_url)?;
-        let mut headers = HeaderMap::new();
+        let mut always = HeaderMap::new();
         if let Some(ApiKey(value)) = key {
-            headers.insert(AUTHORIZATION, value.clone());
+            always.insert(AUTHORIZATION, value.clone());
         }
         let mut builder = Http::builder()
             .user_agent(concat!("koine/", env!("CARGO_PKG_VERSION")))
-            .default_headers(headers)
+            .default_headers(always)
             .connect_timeout(timeouts.connect)
             .pool_idle_timeout(IDLE)
             .tcp_keepalive(KEEPALIVE)
@@ -108,7 +109,7 @@ impl Client {
         let http = builder.build().map_err(|cause| {
             UpstreamError::Config(format!("cannot build an HTTP client: {}", causes(&cause)))
         })?;
-        Ok(Self { http, endpoint: endpoint_name(&base), base, timeouts })
+        Ok(Self { http, endpoint: endpoint_name(&base), base, timeouts, headers })
     }
 
     /// Posts `body` and reads the whole answer.
@@ -131,6 +132,7 @@ impl Client {
         let request = self
             .http
             .request(method, self.url(path))
+            .headers((self.headers)())
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, "application/json, text/event-stream")
             .body(body);
@@ -218,6 +220,7 @@ mod tests {
         first_byte: Duration::from_secs(1),
         between_bytes: Duration::from_secs(1),
     };
+    const WITH: (Timeouts, fn() -> HeaderMap) = (TIMEOUTS, HeaderMap::new);
 
     #[test]
     fn paths_are_added_to_any_form_of_base() {
@@ -227,7 +230,7 @@ mod tests {
             ("https://a", "https://a/chat/completions"),
             ("https://a/d/x?api-version=1", "https://a/d/x/chat/completions?api-version=1"),
         ] {
-            let client = Client::build(base, None, TIMEOUTS).unwrap();
+            let client = Client::build(base, None, WITH).unwrap();
             assert_eq!(client.url("chat/completions").as_str(), whole);
         }
     }
@@ -235,7 +238,7 @@ mod tests {
     #[test]
     fn a_bad_base_says_what_is_expected() {
         for base in ["", "a:8000", "ftp://a", "http://me:secret@a/v1"] {
-            let error = Client::build(base, None, TIMEOUTS).unwrap_err().to_string();
+            let error = Client::build(base, None, WITH).unwrap_err().to_string();
             assert!(error.contains("expected one such as"), "{error}");
             assert!(!error.contains("secret"), "{error}");
         }
@@ -244,7 +247,7 @@ mod tests {
     #[test]
     fn a_key_never_shows() {
         let key = ApiKey::new(" sk-secret\n").unwrap();
-        let client = Client::build("http://a/v1", Some(&key), TIMEOUTS).unwrap();
+        let client = Client::build("http://a/v1", Some(&key), WITH).unwrap();
         assert!(!format!("{key:?} {client:?}").contains("secret"));
         assert!(ApiKey::new(" \n").is_err());
         assert!(!ApiKey::new("se\ncret").unwrap_err().to_string().contains("cret`"));

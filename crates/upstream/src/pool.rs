@@ -9,6 +9,7 @@ use crate::error::UpstreamError;
 use crate::events::Events;
 use crate::options::Options;
 use bytes::Bytes;
+use reqwest::header::HeaderMap;
 use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub struct PoolConfig {
     pub api_key: Option<ApiKey>,
     /// Patience and repetition.
     pub options: Options,
+    /// What is sent beside, asked for anew for each attempt where it is made: the context of a trace.
+    pub headers: fn() -> HeaderMap,
 }
 
 /// One server.
@@ -103,7 +106,8 @@ impl Pool {
             if *weight == 0 {
                 return Err(UpstreamError::Config("a weight must be at least 1".to_owned()));
             }
-            let client = Client::build(base_url, config.api_key.as_ref(), options.timeouts())?;
+            let with = (options.timeouts(), config.headers);
+            let client = Client::build(base_url, config.api_key.as_ref(), with)?;
             endpoints.push(Endpoint {
                 client: Arc::new(client),
                 weight: *weight,
@@ -279,6 +283,7 @@ mod tests {
             endpoints: EndpointConfig::list(&base_urls, weights),
             api_key: None,
             options: Options { breaker_failures: 1, ..Options::default() },
+            headers: HeaderMap::new,
         }
     }
 

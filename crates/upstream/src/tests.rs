@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::error::WaitingFor;
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -102,6 +104,7 @@ fn config(endpoints: Vec<EndpointConfig>) -> PoolConfig {
         endpoints,
         api_key: Some(ApiKey::new("sk-secret").unwrap()),
         options: Options { retries: 0, ..Options::default() },
+        headers: HeaderMap::new,
     }
 }
 
@@ -359,6 +362,27 @@ async fn another_endpoint_is_asked_when_one_fails_before_the_first_byte() {
     let body = json!({});
     let (read, _, _) = tokio::join!(pool.embeddings(&body), busy, good.answer(&answer));
     assert_eq!(read.unwrap(), json!({"data": []}));
+}
+
+#[tokio::test]
+async fn every_attempt_carries_the_headers_of_its_moment() {
+    static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+    fn headers() -> HeaderMap {
+        let attempt = ATTEMPTS.fetch_add(1, Ordering::Relaxed);
+        HeaderMap::from_iter([("traceparent".parse().unwrap(), attempt.into())])
+    }
+    let (busy, good) = (Server::start().await, Server::start().await);
+    let mut config = config(vec![busy.endpoint(), good.endpoint()]);
+    config.options.retries = 1;
+    config.headers = headers;
+    let pool = Pool::build(&config).unwrap();
+    let busy = async { busy.answer(&json_answer("503 Busy", &json!({}))).await };
+    let answer = json_answer("200 OK", &json!({"data": []}));
+    let body = json!({});
+    let (read, first, second) = tokio::join!(pool.embeddings(&body), busy, good.answer(&answer));
+    read.unwrap();
+    assert!(first.contains("\r\ntraceparent: 0\r\n"), "{first}");
+    assert!(second.contains("\r\ntraceparent: 1\r\n"), "{second}");
 }
 
 #[tokio::test]

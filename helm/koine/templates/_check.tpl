@@ -40,6 +40,46 @@
 {{- end }}
 {{- end }}
 {{- end }}
+{{- $certified := list }}
+{{- range $path, $tls := dict "edge.tls" $v.edge.tls "internal.tls" $v.internal.tls }}
+{{- if and $tls.existingSecret $tls.certManager }}
+{{- $wrong = append $wrong (printf "%s: `existingSecret` and `certManager` contradict each other; keep one" $path) }}
+{{- end }}
+{{- if $tls.certManager }}{{ $certified = append $certified $path }}{{ end }}
+{{- end }}
+{{- if and $certified (not $v.certManager.issuerRef.name) }}
+{{- $wrong = append $wrong (printf "certManager.issuerRef: needed for %s.certManager=true; name an Issuer or a ClusterIssuer" (join ".certManager=true and " $certified)) }}
+{{- else if and $v.certManager.issuerRef (not $certified) }}
+{{- $wrong = append $wrong "certManager.issuerRef: signs nothing; set edge.tls.certManager=true or internal.tls.certManager=true, or leave it empty" }}
+{{- end }}
+{{- $internal := or $v.internal.tls.existingSecret $v.internal.tls.certManager }}
+{{- if and $v.internal.tls.serverName (not $internal) }}
+{{- $wrong = append $wrong "internal.tls.serverName: is of no certificate; set internal.tls.existingSecret or internal.tls.certManager" }}
+{{- end }}
+{{- if and $v.edge.enabled (or $v.edge.tls.existingSecret $v.edge.tls.certManager) (regexMatch `(?m)^\s*\[edge\.tls\]` $config) }}
+{{- $wrong = append $wrong "edge.tls: edge.config has a table [edge.tls] as well; keep one" }}
+{{- end }}
+{{- range $name, $fact := include "koine.facts" . | fromYaml }}
+{{- $c := (include "koine.component" (dict "root" $ "name" $name) | fromJson).values }}
+{{- $door := eq $name "edge" | ternary "edge.doors" (printf "%s.door" (lower $fact.prefix)) }}
+{{- if and $c.enabled (or $internal $v.internal.token.existingSecret) (regexMatch (printf `(?m)^\s*\[%s[].]` ($door | replace "." "\\.")) $c.config) }}
+{{- $wrong = append $wrong (printf "internal: %s.config has a table [%s] as well; keep one" $fact.key $door) }}
+{{- end }}
+{{- end }}
+{{- range $service, $urls := $v.edge.endpoints }}
+{{- range $urls }}
+{{- if and $internal (hasPrefix "http://" .) }}
+{{- $wrong = append $wrong (printf "edge.endpoints.%s: %s is without TLS, but internal.tls is on; begin it with https" $service .) }}
+{{- else if and (not $internal) (hasPrefix "https://" .) (not (contains "[edge.doors.tls]" $config)) }}
+{{- $wrong = append $wrong (printf "edge.endpoints.%s: %s needs internal.tls.existingSecret, or [edge.doors.tls] in edge.config" $service .) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if and (hasPrefix "https://" $v.telemetry.otlpEndpoint) (not $v.telemetry.otlpCaFile) }}
+{{- $wrong = append $wrong "telemetry.otlpCaFile: needed for an otlpEndpoint that begins with https, such as /etc/ssl/certs/ca-certificates.crt" }}
+{{- else if and $v.telemetry.otlpCaFile (not (hasPrefix "https://" $v.telemetry.otlpEndpoint)) }}
+{{- $wrong = append $wrong "telemetry.otlpCaFile: is for an otlpEndpoint that begins with https" }}
+{{- end }}
 {{- if and $v.gateway.enabled (not $v.gateway.parentRefs) }}
 {{- $wrong = append $wrong "gateway.parentRefs: name the gateway that the route belongs to" }}
 {{- end }}

@@ -71,7 +71,7 @@ capabilities: { drop: [ALL] }
 {{- define "koine.endpoints" -}}
 {{- $c := include "koine.component" . | fromJson }}
 {{- if .own }}{{ .own | toJson }}
-{{- else if $c.values.enabled }}{{ list (printf "http://%s.%s.svc:%v" $c.fullname .root.Release.Namespace $c.fact.port) | toJson }}
+{{- else if $c.values.enabled }}{{ list (printf "%s://%s.%s.svc:%v" (eq (include "koine.internalTls" .) "true" | ternary "https" "http") $c.fullname .root.Release.Namespace $c.fact.port) | toJson }}
 {{- else }}[]
 {{- end }}
 {{- end }}

@@ -57,7 +57,7 @@ spec:
       port: {{ eq .name "edge" | ternary (dig "service" "port" 0 .values) .fact.port }}
       targetPort: {{ .fact.portName }}
       protocol: TCP
-      appProtocol: {{ eq .name "edge" | ternary "http" "kubernetes.io/h2c" }}
+      appProtocol: {{ include "koine.appProtocol" . }}
 ---
 # Metrics are never on the Service that clients reach.
 apiVersion: v1
@@ -108,8 +108,8 @@ spec:
       automountServiceAccountToken: false
       # No variables of other Services: ours are options.
       enableServiceLinks: false
-      # The hook, the drain, and ten seconds to close and to send the last traces.
-      terminationGracePeriodSeconds: {{ add .values.preStopSeconds .values.drainSeconds 10 }}
+      # The delay, the drain, and ten seconds to close and to send the last traces.
+      terminationGracePeriodSeconds: {{ add .values.drainDelaySeconds .values.drainSeconds 10 }}
       securityContext:
         {{- include "koine.podSecurity" . | nindent 8 }}
       {{- with .root.Values.image.pullSecrets }}
@@ -204,11 +204,6 @@ topologySpreadConstraints:
     periodSeconds: 5
     timeoutSeconds: 3
     failureThreshold: 2
-  {{- if .values.preStopSeconds }}
-  lifecycle:
-    preStop:
-      sleep: { seconds: {{ .values.preStopSeconds }} }
-  {{- end }}
   resources:
     {{- $gpu := dict }}
     {{- if int .values.gpu.count }}
@@ -221,6 +216,9 @@ topologySpreadConstraints:
     - { name: config, mountPath: /etc/koine, readOnly: true }
     {{- if and (eq .name "edge") (dig "auth" "existingSecret" "" .values) }}
     - { name: keys, mountPath: /etc/koine-keys, readOnly: true }
+    {{- end }}
+    {{- range $volume, $path := include "koine.locks" . | fromYaml }}
+    - { name: {{ $volume }}, mountPath: {{ $path }}, readOnly: true }
     {{- end }}
     {{- if .values.secretFiles }}
     - { name: secrets, mountPath: /etc/koine-secrets, readOnly: true }
@@ -239,11 +237,16 @@ topologySpreadConstraints:
 - { name: KOINE_CONFIG, value: /etc/koine/koine.toml }
 - { name: {{ $p }}__SERVICE__LISTEN, value: "0.0.0.0:{{ .fact.port }}" }
 - { name: {{ $p }}__SERVICE__ADMIN_LISTEN, value: "0.0.0.0:{{ .fact.admin }}" }
+- { name: {{ $p }}__SERVICE__DRAIN_DELAY_MS, value: "{{ mul .values.drainDelaySeconds 1000 }}" }
 - { name: {{ $p }}__SERVICE__DRAIN_TIMEOUT_MS, value: "{{ mul .values.drainSeconds 1000 }}" }
 - { name: {{ $p }}__SERVICE__TELEMETRY__LOG_FORMAT, value: {{ .root.Values.telemetry.logFormat }} }
 {{- with .root.Values.telemetry.otlpEndpoint }}
 - { name: {{ $p }}__SERVICE__TELEMETRY__OTLP_ENDPOINT, value: {{ . | quote }} }
 {{- end }}
+{{- with .root.Values.telemetry.otlpCaFile }}
+- { name: {{ $p }}__SERVICE__TELEMETRY__OTLP_TLS__CA_FILE, value: {{ . | quote }} }
+{{- end }}
+{{- include "koine.lockEnv" . }}
 {{- if eq .name "edge" }}
 {{- if .values.auth.disabled }}
 - { name: EDGE__AUTH__DISABLED, value: "true" }
@@ -284,6 +287,17 @@ topologySpreadConstraints:
     secretName: {{ .values.auth.existingSecret }}
     defaultMode: 0440
     items: [{ key: {{ .values.auth.key }}, path: {{ .values.auth.key }} }]
+{{- end }}
+{{- range $volume, $path := include "koine.locks" . | fromYaml }}
+- name: {{ $volume }}
+  secret:
+    secretName: {{ include "koine.lockSecret" (dict "root" $.root "volume" $volume) }}
+    defaultMode: 0440
+    {{- if eq $volume "token" }}
+    items: [{ key: {{ $.root.Values.internal.token.key }}, path: token }]
+    {{- else }}
+    items: [{ key: tls.crt, path: tls.crt }, { key: tls.key, path: tls.key }{{ if eq $volume "internal-tls" }}, { key: ca.crt, path: ca.crt }{{ end }}]
+    {{- end }}
 {{- end }}
 {{- with .values.secretFiles }}
 - name: secrets

@@ -12,7 +12,9 @@ pub struct ServiceConfig {
     pub listen: String,
     /// Address of the admin port; empty switches it off.
     pub admin_listen: String,
-    /// How long running requests may go on after SIGTERM.
+    /// How long new requests are still taken after SIGTERM, while readiness is off already.
+    pub drain_delay_ms: u64,
+    /// How long running requests may go on then.
     pub drain_timeout_ms: u64,
     /// How often the configuration file is looked at.
     pub reload_ms: u64,

@@ -33,6 +33,7 @@ const DEFAULTS: &str = r#"
     [edge.service]
     listen = "127.0.0.1:0"
     admin_listen = ""
+    drain_delay_ms = 0
     drain_timeout_ms = 1000
     reload_ms = 1000
     [edge.service.telemetry]
@@ -41,6 +42,11 @@ const DEFAULTS: &str = r#"
     otlp_endpoint = ""
     trace_share = 1.0
     trace_content = false
+    [edge.service.telemetry.otlp_tls]
+    ca_file = ""
+    certificate_file = ""
+    key_file = ""
+    server_name = ""
     [edge.limits]
     body_bytes = 10
     names = []
@@ -85,6 +91,23 @@ fn a_share_of_traces_is_a_part_of_one() {
     let text =
         load_with("[edge.service.telemetry]\ntrace_share = 1.5\n", &[]).unwrap_err().to_string();
     assert!(text.contains("trace_share") && text.contains("0.0 to 1.0"), "{text}");
+}
+
+#[test]
+fn a_collector_with_tls_needs_to_be_known_by_its_authority() {
+    let file = |more: &str| format!("[edge.service.telemetry]\n{more}\n");
+    let refused = |more: &str| load_with(&file(more), &[]).unwrap_err().to_string();
+    let text = refused("otlp_endpoint = 'https://collector:4317'");
+    assert!(text.contains("`edge.service.telemetry.otlp_endpoint`: begins with https"), "{text}");
+    assert!(text.contains("otlp_tls.ca_file"), "{text}");
+    let text = refused("otlp_endpoint = 'https://collector/v1/traces'\notlp_tls.ca_file = '/ca'");
+    assert!(text.contains("otlp_endpoint`") && text.contains("without user and path"), "{text}");
+    let text = refused("otlp_endpoint = 'http://collector:4317'\notlp_tls.ca_file = '/ca'");
+    assert!(text.contains("otlp_tls.ca_file`: is set, but"), "{text}");
+    let known = file("otlp_endpoint = 'https://collector:4317'\notlp_tls.ca_file = '/nowhere/ca'");
+    let problems = Problems::in_files("edge", &load_with(&known, &[]).unwrap()).unwrap_err();
+    let text = problems.to_string();
+    assert!(text.contains("`edge.service.telemetry.otlp_tls.ca_file`: cannot read"), "{text}");
 }
 
 #[test]

@@ -13,9 +13,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tower::service_fn;
 
+/// The option with the TLS of services.
+const DOORS_TLS: &str = "edge.doors.tls";
 /// Longest wait for one answer of the name service.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -97,7 +99,8 @@ impl Dial {
             Some(tls) => {
                 let host: Arc<str> = name.host.as_str().into();
                 let port = name.port;
-                let dial = move |to: Uri| secure(tls.clone(), Arc::clone(&host), (to, port));
+                let with = (tls, DOORS_TLS);
+                let dial = move |to: Uri| secure(with.clone(), Arc::clone(&host), (to, port));
                 endpoint.connect_with_connector_lazy(service_fn(dial))
             }
         };
@@ -105,9 +108,20 @@ impl Dial {
     }
 }
 
+/// A lazy connection to `url` over TLS, which is the option `with.1`.
+pub(super) fn secure_channel(
+    url: &str,
+    with: (Connector, &'static str),
+) -> Result<Channel, String> {
+    let name = Name::parse(url)?;
+    let (host, port): (Arc<str>, u16) = (name.host.as_str().into(), name.port);
+    let dial = move |to: Uri| secure(with.clone(), Arc::clone(&host), (to, port));
+    Ok(name.endpoint.connect_with_connector_lazy(service_fn(dial)))
+}
+
 /// A connection to `to`, whose certificate must be that of `host`.
 async fn secure(
-    tls: Connector,
+    (tls, option): (Connector, &'static str),
     host: Arc<str>,
     (to, port): (Uri, u16),
 ) -> io::Result<TokioIo<tokio_rustls::client::TlsStream<TcpStream>>> {
@@ -115,7 +129,7 @@ async fn secure(
     let stream = TcpStream::connect((address, to.port_u16().unwrap_or(port))).await?;
     stream.set_nodelay(true)?;
     let secured = tls.connect(&host, stream).await.inspect_err(|error| {
-        tracing::warn!(callee = %host, %error, "TLS with a service failed; see `edge.doors.tls`");
+        tracing::warn!(callee = %host, %error, option, "TLS failed; see the option");
     })?;
     Ok(TokioIo::new(secured))
 }

@@ -5,10 +5,12 @@ use crate::Secret;
 use crate::tls::{ClientTlsConfig, ServerTlsConfig};
 use tonic::Code;
 use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
+const HEALTH: &str = "grpc.health.v1.Health";
 const ONE: &str = "one-token-of-many-characters";
 const OTHER: &str = "other-token-of-many-characters";
 
@@ -142,7 +144,79 @@ async fn mutual_tls_lets_in_whom_the_authority_knows_by_name_and_by_address() {
     (doors.tls.certificate_file, doors.tls.key_file) = (String::new(), String::new());
     let nobody = caller(format!("https://127.0.0.1:{port}"), &doors, &tasks);
     assert!(health(&nobody).await.is_err(), "no certificate is shown");
+    // The same door as a collector of traces: `otlp_tls` goes by the same files.
+    doors.tls.certificate_file = path("edge");
+    doors.tls.key_file = path("edge.key");
+    let tls = crate::tls::Connector::once(("edge", "tls"), &doors.tls).unwrap().unwrap();
+    let channel = secure_channel(&format!("https://127.0.0.1:{port}"), (tls, "tls")).unwrap();
+    let request = HealthCheckRequest { service: "test".to_owned() };
+    HealthClient::new(channel).check(request).await.unwrap();
     tasks.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn reflection_tells_both_versions_of_its_protocol_the_same() {
+    let tasks = Tasks::new();
+    let port = service(&DoorConfig::open(), &tasks).await;
+    let client =
+        caller(format!("http://127.0.0.1:{port}"), &DoorsConfig::with(Secret::new("")), &tasks);
+    let new = {
+        use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+        let message_request = Some(MessageRequest::FileContainingSymbol(HEALTH.to_owned()));
+        let request = ServerReflectionRequest { message_request, ..Default::default() };
+        let asked = futures::stream::iter([request]);
+        let mut client = ServerReflectionClient::new(client.clone());
+        let answers = client.server_reflection_info(asked);
+        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
+        format!("{:?}", answer.unwrap().message_response.unwrap())
+    };
+    let old = {
+        use tonic_reflection::pb::v1alpha as pb;
+        use tonic_reflection::pb::v1alpha::server_reflection_request::MessageRequest;
+        let message_request = Some(MessageRequest::FileContainingSymbol(HEALTH.to_owned()));
+        let request = pb::ServerReflectionRequest { message_request, ..Default::default() };
+        let asked = futures::stream::iter([request]);
+        let mut client = pb::server_reflection_client::ServerReflectionClient::new(client.clone());
+        let answers = client.server_reflection_info(asked);
+        let answer = answers.await.unwrap().into_inner().message().await.unwrap();
+        format!("{:?}", answer.unwrap().message_response.unwrap())
+    };
+    assert!(new.starts_with("FileDescriptorResponse"), "{new}");
+    assert_eq!(new, old);
+    tasks.stop(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn who_leaves_serves_nothing_by_any_name_and_ends_under_those_who_watch() {
+    let tasks = Tasks::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let door = Door::build("chat", &DoorConfig::open(), &tasks).unwrap();
+    let descriptors = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    let served = Served { names: &["one", "two"], descriptors, routes: Routes::default() };
+    let served = tasks.spawn({
+        let tasks = tasks.clone();
+        async move { serve(served, door, listener, &tasks).await }
+    });
+    let client =
+        caller(format!("http://127.0.0.1:{port}"), &DoorsConfig::with(Secret::new("")), &tasks);
+    let mut watched = Vec::new();
+    for name in ["", "one", "two"] {
+        let request = HealthCheckRequest { service: name.to_owned() };
+        let answers = HealthClient::new(client.clone()).watch(request).await.unwrap();
+        let mut answers = answers.into_inner();
+        let first = answers.message().await.unwrap().unwrap();
+        assert_eq!(first.status(), ServingStatus::Serving, "`{name}`");
+        watched.push(answers);
+    }
+    tasks.leave(Duration::ZERO).await;
+    for answers in &mut watched {
+        let next = answers.message().await.unwrap().unwrap();
+        assert_eq!(next.status(), ServingStatus::NotServing);
+    }
+    assert_eq!(call(&client).await, Ok(()), "new work is taken still");
+    tasks.stop(Duration::ZERO).await;
+    served.await.unwrap().unwrap();
 }
 
 #[test]

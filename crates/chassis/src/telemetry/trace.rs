@@ -54,6 +54,18 @@ pub(crate) fn inject(metadata: &mut MetadataMap) {
     });
 }
 
+/// The context of the current span for a request to a server elsewhere, as W3C's `traceparent` and `tracestate`; empty where
+/// nothing is traced.
+#[must_use]
+pub fn headers() -> http::HeaderMap {
+    let context = Span::current().context();
+    let mut headers = http::HeaderMap::new();
+    opentelemetry::global::get_text_map_propagator(|p| {
+        p.inject_context(&context, &mut Sent(&mut headers));
+    });
+    headers
+}
+
 /// Writes an attribute on `span`; free where nobody exports it.
 pub fn attribute(span: &Span, key: &'static str, value: impl Into<Value>) {
     if !span.is_disabled() {
@@ -108,5 +120,52 @@ impl Injector for Outgoing<'_> {
         if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
             self.0.insert(key, value);
         }
+    }
+}
+
+struct Sent<'a>(&'a mut http::HeaderMap);
+
+impl Injector for Sent<'_> {
+    fn set(&mut self, key: &str, value: String) {
+        // A context without a state of vendors is written with an empty one, which says nothing.
+        if value.is_empty() {
+            return;
+        }
+        if let (Ok(key), Ok(value)) = (key.parse::<http::HeaderName>(), value.parse()) {
+            self.0.insert(key, value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use opentelemetry::trace::TracerProvider as _;
+    use opentelemetry_sdk::propagation::TraceContextPropagator;
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+    use tracing_subscriber::layer::SubscriberExt as _;
+
+    const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+    #[test]
+    fn headers_continue_the_trace_of_the_current_span_and_are_none_without_one() {
+        opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+        assert!(headers().is_empty(), "nothing is traced");
+        let provider = SdkTracerProvider::builder().build();
+        let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            assert!(headers().is_empty(), "there is no span");
+            let parent = [("traceparent", PARENT), ("tracestate", "vendor=1")];
+            let parent = parent.map(|(k, v)| (k.parse().unwrap(), v.parse().unwrap()));
+            let span = tracing::info_span!("request");
+            continue_trace(&span, &parent.into_iter().collect());
+            let sent = span.in_scope(headers);
+            let written = sent["traceparent"].to_str().unwrap();
+            assert_eq!(written[..36], PARENT[..36], "the trace stays");
+            assert_ne!(written, PARENT, "the span is the caller now");
+            assert_eq!(sent["tracestate"], "vendor=1");
+            let begun_here = tracing::info_span!("request").in_scope(headers);
+            assert_eq!(begun_here.keys().collect::<Vec<_>>(), ["traceparent"]);
+        });
     }
 }

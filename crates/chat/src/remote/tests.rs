@@ -21,7 +21,7 @@ impl Server {
         (Self(listener), Remote::build(&config(&url)).unwrap())
     }
 
-    /// The body of the next request, and the connection to answer it on.
+    /// The body of the next request, which joins no trace, and the connection to answer it on.
     async fn request(&self) -> (TcpStream, Value) {
         let (mut socket, _) = self.0.accept().await.unwrap();
         let mut bytes = Vec::new();
@@ -32,6 +32,7 @@ impl Server {
             let text = String::from_utf8_lossy(&bytes);
             let body = text.split_once("\r\n\r\n").map(|(_, body)| serde_json::from_str(body));
             if let Some(Ok(body)) = body {
+                assert!(!text.contains("traceparent"), "nothing is traced here: {text}");
                 return (socket, body);
             }
             assert!(many > 0, "the request is cut");

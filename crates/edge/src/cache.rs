@@ -13,11 +13,12 @@ pub use key::{Key, Kind};
 
 use crate::config::Config;
 use crate::events;
-use api_types::Fault;
+use api_types::{ErrorCode, Fault};
 use chassis::Tasks;
 use chassis::state::StateError;
 use flight::{Flight, Flights, Frames};
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream, StreamExt as _};
+use prost::Message;
 use serde::Deserialize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -173,6 +174,25 @@ impl Cache {
         Ok((Source::Miss, follower.begin().await?))
     }
 
+    /// The one message that answers `key`; as `answer`.
+    ///
+    /// # Errors
+    /// What `compute` says.
+    pub(crate) async fn message<M: Message + Default + 'static>(
+        &self,
+        key: Key,
+        compute: impl Future<Output = Result<M, Fault>> + Send + 'static,
+    ) -> Result<(Source, M), Fault> {
+        let frames = async move {
+            let message = compute.await?;
+            Ok(stream::iter([Ok(message.encode_to_vec().into())]).boxed())
+        };
+        let (source, mut frames) = self.answer(key, frames).await?;
+        // No message must never be read as the empty one: of verdicts, that one blocks nothing.
+        let frame = frames.next().await.ok_or_else(unreadable)??;
+        Ok((source, decode(frame)?))
+    }
+
     /// Computes an answer for as long as anybody waits, and keeps it.
     async fn lead(
         self,
@@ -187,6 +207,18 @@ impl Cache {
         }
         self.flights.close(&key, &flight);
     }
+}
+
+/// A message that was kept.
+///
+/// # Errors
+/// When it is none.
+pub(crate) fn decode<M: Message + Default>(frame: bytes::Bytes) -> Result<M, Fault> {
+    M::decode(frame).map_err(|_| unreadable())
+}
+
+fn unreadable() -> Fault {
+    Fault::new(ErrorCode::Internal, "the server had an error processing your request")
 }
 
 #[cfg(test)]

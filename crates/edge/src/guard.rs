@@ -294,23 +294,16 @@ impl Guard {
         question: rpc::ScreenRequest,
         limit: Duration,
     ) -> Result<rpc::ScreenResponse, tonic::Status> {
-        let key = Key::new(Kind::Verdict, "", "", &question.encode_to_vec());
+        // A digest of every text is worth its while only where verdicts are kept.
+        let keeps = self.cache.config().keeps(Kind::Verdict);
+        let key = keeps.then(|| Key::new(Kind::Verdict, "", "", &question.encode_to_vec()));
         let mut request = tonic::Request::new(question);
         request.set_timeout(limit);
-        let call = async move { Ok(client.screen(request).await?.into_inner()) };
-        if !self.cache.config().keeps(Kind::Verdict) {
-            return call.await;
-        }
-        let compute = async move {
-            let answer: rpc::ScreenResponse = call.await.map_err(Fault::from)?;
-            Ok(stream::iter([Ok(answer.encode_to_vec().into())]).boxed())
-        };
-        let kept = async {
-            let (_source, mut frames) = self.cache.answer(key, compute).await?;
-            frames.next().await.unwrap_or_else(|| Err(unreadable()))
-        };
-        let frame = kept.await.map_err(Fault::into_status)?;
-        rpc::ScreenResponse::decode(frame).map_err(|_| unreadable().into_status())
+        let call = Box::pin(async move { Ok(client.screen(request).await?.into_inner()) });
+        let Some(key) = key else { return call.await };
+        let call = async move { call.await.map_err(|status: tonic::Status| Fault::from(status)) };
+        let (_source, answer) = self.cache.message(key, call).await.map_err(Fault::into_status)?;
+        Ok(answer)
     }
 
     fn verdict(&self, answer: rpc::ScreenResponse, policy: &str) -> Verdict {
@@ -320,11 +313,6 @@ impl Guard {
         let found = translate::content_safety::found(answer);
         Verdict { blocked, found: ContentFilterResults { explanation, ..found } }
     }
-}
-
-/// No answer at all must never be read as the empty one, which blocks nothing.
-fn unreadable() -> Fault {
-    Fault::new(ErrorCode::Internal, "the verdict cannot be read")
 }
 
 /// What happens when the service gave no verdict.

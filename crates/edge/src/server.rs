@@ -36,8 +36,8 @@ const LAST_GRACE: Duration = Duration::from_millis(200);
 /// Requests at the same time on one HTTP/2 connection.
 const STREAMS_PER_CONNECTION: u32 = 256;
 
-/// Serves what is in force on `listener`, over TLS where there is `tls`, until the tasks stop; then connections end: at once where they are idle, soon where they are
-/// not, for by then the time to drain has passed.
+/// Serves what is in force on `listener`, over TLS where there is `tls`, until the tasks stop; then connections end: at once where
+/// they are idle, soon where they are not, for by then the time to drain has passed.
 pub async fn serve(live: Live, tls: Option<Acceptor>, listener: TcpListener, tasks: &Tasks) {
     let most = live.current().limits.connections.min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(most));

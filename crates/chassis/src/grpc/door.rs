@@ -170,12 +170,7 @@ impl Door {
         // Each is taken at once: the server waits for nothing else.
         let (sender, receiver) = mpsc::channel(1);
         let (tls, own) = (self.tls.clone(), tasks.clone());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = accept(listener, tls, sender, own.clone()) => {}
-                () = own.stopping() => {}
-            }
-        });
+        tasks.spawn_until_stop(accept(listener, tls, sender, own));
         ReceiverStream::new(receiver)
     }
 }

@@ -11,6 +11,8 @@ use tokio::sync::Mutex;
 
 /// In front of every key, for a Redis that others use too.
 const PREFIX: &str = "koine:";
+/// How often a Redis that failed is asked whether it answers again.
+const RETRY: Duration = Duration::from_millis(250);
 /// Figures per counter in the answer of `take.lua`.
 const FIGURES: usize = 4;
 
@@ -114,6 +116,16 @@ impl Shared {
             redis::cmd("PING").query_async::<String>(&mut connection).await
         };
         self.bounded(ask).await.map(|_pong| ())
+    }
+
+    /// Returns when Redis answers again; asks now and then, for as long as it is polled.
+    pub async fn until_it_answers(&self) {
+        loop {
+            tokio::time::sleep(RETRY).await;
+            if self.ping().await.is_ok() {
+                return;
+            }
+        }
     }
 
     /// Connects where it must and asks, both within the timeout.

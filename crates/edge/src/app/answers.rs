@@ -3,15 +3,15 @@
 //! Separate from `app.rs`, which says what can be asked. Streams and single messages are one thing here: messages in order.
 
 use super::{App, failed, timed};
-use crate::cache::{FrameStream, Key, Kind, Scope};
+use crate::cache::{FrameStream, Key, Kind, Scope, decode};
 use crate::events::{Generation, Step};
 use crate::extract::Head;
 use crate::fallback::Candidate;
 use crate::pieces::{self, Endings, Piece, PieceStream, Usage};
 use crate::translate::chat_reply::ended_early;
 use crate::translate::content::Asked;
+use api_types::Fault;
 use api_types::rpc::chat::Sampling;
-use api_types::{ErrorCode, Fault};
 use futures::future::ready;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use prost::Message;
@@ -113,12 +113,8 @@ impl App {
         let compute = Box::pin(compute).instrument(generation.span());
         let message = async {
             let Some(key) = key else { return Ok((None, compute.await?)) };
-            let frames = async move {
-                let message: M = compute.await?;
-                Ok(stream::iter([Ok(message.encode_to_vec().into())]).boxed())
-            };
-            let (source, mut frames) = self.cache.answer(key, frames).await?;
-            Ok((Some(source), decode(frames.next().await.ok_or_else(unreadable)??)?))
+            let (source, message) = self.cache.message(key, compute).await?;
+            Ok((Some(source), message))
         };
         let answered = head.record.timed(Step::Model, Box::pin(message)).await;
         let (source, message) = answered.inspect_err(|fault| generation.failed(fault))?;
@@ -151,12 +147,4 @@ fn whole<M: Message + 'static>(
         }
     };
     frames.boxed()
-}
-
-fn decode<M: Message + Default>(frame: bytes::Bytes) -> Result<M, Fault> {
-    M::decode(frame).map_err(|_| unreadable())
-}
-
-fn unreadable() -> Fault {
-    Fault::new(ErrorCode::Internal, "the server had an error processing your request")
 }

@@ -11,9 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often a Redis that failed is asked whether it answers again.
-const RETRY: Duration = Duration::from_millis(250);
-
 /// Where answers are kept.
 #[derive(Debug)]
 pub(super) struct Store {
@@ -76,23 +73,14 @@ impl Store {
         if self.healthy.swap(false, Ordering::AcqRel) {
             tracing::warn!(%error, "no answers are kept while Redis is away; see `edge.state.redis_url`");
             let store = Arc::clone(self);
-            self.tasks.spawn(async move { store.recover().await });
+            self.tasks.spawn_until_stop(async move { store.recover().await });
         }
     }
 
     async fn recover(&self) {
         let Some(shared) = &self.shared else { return };
-        let mut stopping = std::pin::pin!(self.tasks.stopping());
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = &mut stopping => return,
-            }
-            if shared.ping().await.is_ok() {
-                self.healthy.store(true, Ordering::Release);
-                tracing::info!("answers are kept in Redis again");
-                return;
-            }
-        }
+        shared.until_it_answers().await;
+        self.healthy.store(true, Ordering::Release);
+        tracing::info!("answers are kept in Redis again");
     }
 }

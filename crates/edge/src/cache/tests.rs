@@ -4,8 +4,6 @@ use super::*;
 use api_types::ErrorCode;
 use bytes::Bytes;
 use chassis::config::{Sources, load};
-use futures::StreamExt as _;
-use futures::stream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;

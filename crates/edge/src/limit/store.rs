@@ -13,10 +13,7 @@ use chassis::state::{
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-/// How often a Redis that failed is asked whether it answers again.
-const RETRY: Duration = Duration::from_millis(250);
 /// Most settlements that wait for Redis; what is beyond is lost, and its slots come back when their lease ends.
 const MOST_PENDING: usize = 10_000;
 
@@ -151,19 +148,15 @@ impl Store {
                 "limits cannot be counted in Redis; see `edge.state.redis_url`"
             );
             let store = Arc::clone(self);
-            self.tasks.spawn(async move { store.recover().await });
+            self.tasks.spawn_until_stop(async move { store.recover().await });
         }
     }
 
-    async fn recover(self: &Arc<Self>) {
+    async fn recover(&self) {
         let Some(shared) = &self.shared else { return };
-        let mut stopping = std::pin::pin!(self.tasks.stopping());
         loop {
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => {}
-                () = &mut stopping => return,
-            }
-            if shared.ping().await.is_ok() && self.catch_up(shared).await.is_ok() {
+            shared.until_it_answers().await;
+            if self.catch_up(shared).await.is_ok() {
                 self.healthy.store(true, Ordering::Release);
                 // What was postponed by somebody who had just looked.
                 let _again = self.catch_up(shared).await;

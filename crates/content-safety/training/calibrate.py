@@ -1,4 +1,4 @@
-"""Where severities begin: found on rows that the fit has not seen and that the evaluation does not use.
+"""Where severities and attacks begin, and what that catches and blocks of rows that the fit has not seen nor the evaluation uses.
 
 On lines alone, on windows full of them, on passages and on beginnings of lines, since the service sees all of these.
 """

@@ -28,9 +28,9 @@ def texts(seed):
         yield " ".join(chance.choice(WORDS) for _ in range(TOKENS - 2))
 
 
-def judge(post, address, text):
+def judge(post, address, text, connection=None):
     began = time.monotonic()
-    post(address, "/contentsafety/text:analyze", {"text": text}, version="2024-09-01").read()
+    post(address, "/contentsafety/text:analyze", {"text": text}, version="2024-09-01", connection=connection).read()
     return time.monotonic() - began
 
 
@@ -42,13 +42,13 @@ def alone(post, address):
     return statistics.median(judge(post, address, next(source)) for _ in range(60))
 
 
-def rate(post, address):
-    """Texts per second of all callers together."""
+def rate(post, connect, address):
+    """Texts per second of all callers together, each on one connection: what callers cost is taken from the second core."""
 
     def call(seed):
-        source = texts(seed)
+        source, connection = texts(seed), connect(address)
         for _ in range(REQUESTS // CALLERS):
-            judge(post, address, next(source))
+            judge(post, address, next(source), connection)
 
     callers = [threading.Thread(target=call, args=(100 + n,)) for n in range(CALLERS)]
     began = time.monotonic()
@@ -86,11 +86,11 @@ def with_server(start, measure, **how):
         server.wait(60)
 
 
-def rows(start, post):
+def rows(start, post, connect):
     cores = sorted(os.sched_getaffinity(0))
     one, two = {cores[0]}, set(cores[:2])
-    single, slow = with_server(start, lambda a: (alone(post, a), rate(post, a)), cores=one)
-    fast = with_server(start, lambda a: rate(post, a), cores=two)
+    single, slow = with_server(start, lambda a: (alone(post, a), rate(post, connect, a)), cores=one)
+    fast = with_server(start, lambda a: rate(post, connect, a), cores=two)
     firsts = with_server(start, lambda a: first_tokens(post, a), EDGE__DEPLOYMENTS=f"[{DEPLOYMENTS}]")
     off = firsts["unfiltered"]
     return [

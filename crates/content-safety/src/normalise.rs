@@ -15,6 +15,18 @@ const SPACED_LETTERS: usize = 3;
 /// What people put between the letters of a word.
 const SPACERS: [char; 6] = [' ', '.', '-', '_', '*', '~'];
 
+/// A text with so many masked words, and at least one in `MASKED_PART` of all, is masked as a whole.
+const MASKED_WORDS: usize = 2;
+const MASKED_PART: usize = 4;
+/// Shorter ones that begin with a digit are numbers with their unit ("1st", "5km").
+const LEAST_MASKED: usize = 5;
+/// In a masked text, longer numbers are numbers, shorter ones short words: "70" is "to".
+const LONGEST_NUMBER: usize = 3;
+/// What is inside words and no sign of an address or of code.
+const JOINTS: [char; 3] = ['\'', '’', '-'];
+/// Signs that a word may end with and that punctuation does not use.
+const TAIL_SIGNS: [char; 3] = ['$', '@', '€'];
+
 /// `text` with the tricks undone, or none where there was nothing to undo that a tokenizer would see.
 #[must_use]
 pub(crate) fn unmask(text: &str) -> Option<String> {
@@ -206,36 +218,69 @@ fn spaced_run(chars: &[char], at: usize) -> Vec<char> {
     run
 }
 
-/// "k1ll" → "kill", "$uicide" → "suicide"; words without a letter, and trailing digits ("mp3"), stay.
+/// "k1ll" → "kill", "$uicide" → "suicide", "gun$" → "guns". Words without a letter, numbers with a unit ("10am") and trailing digits
+/// ("mp3") stay, unless the text is full of such words: then "70 d13 15" is no row of numbers.
 fn leet(text: &str) -> String {
+    let words = text.split_whitespace().count();
+    let masked = text.split_whitespace().filter(|word| unleet(word).is_some()).count();
+    let full = masked >= MASKED_WORDS && masked * MASKED_PART >= words;
+    let ends = |c: char| c.is_whitespace() || JOINTS.contains(&c) || full && !is_written(c);
     let mut out = String::with_capacity(text.len());
-    for piece in text.split_inclusive(char::is_whitespace) {
-        let word = piece.trim_end();
-        let space = piece.get(word.len()..).unwrap_or_default();
-        match unleet(word) {
-            Some(plain) => out.push_str(&plain),
-            None => out.push_str(word),
-        }
-        out.push_str(space);
+    for piece in text.split_inclusive(ends) {
+        let word = piece.trim_end_matches(ends);
+        let plain = if full { unleet_all(word) } else { unleet(word) };
+        out.push_str(plain.as_deref().unwrap_or(word));
+        out.push_str(piece.get(word.len()..).unwrap_or_default());
     }
     out
 }
 
+/// A letter, a digit, or a sign that stands for a letter.
+fn is_written(c: char) -> bool {
+    c.is_alphanumeric() || unmasked(c).is_some()
+}
+
+/// A word of a text that is otherwise plain: read where digits or signs stand among at least two letters.
 fn unleet(word: &str) -> Option<String> {
-    // What follows the last letter is a number or punctuation, but for one digit in a word that is masked already.
-    let end =
-        word.char_indices().rfind(|(_, c)| c.is_alphabetic()).map(|(i, c)| i + c.len_utf8())?;
-    let masked = word.get(..end)?.chars().any(|c| unmasked(c).is_some());
-    let last = word.get(end..)?.chars().next().filter(|c| masked && c.is_ascii_digit());
-    let (body, tail) = word.split_at(end + last.map_or(0, char::len_utf8));
+    let begin = word.find(is_written)?;
+    let last = |(at, c): (usize, char)| at + c.len_utf8();
+    let end = word.char_indices().rfind(|(_, c)| c.is_alphabetic()).map(last)?;
+    let (head, body, tail) = (word.get(..begin)?, word.get(begin..end)?, word.get(end..)?);
+    // What follows the last letter is a number or punctuation, but for signs, and one digit in a word that is masked already.
+    let inner = body.chars().filter(|c| unmasked(*c).is_some()).count();
+    let signs = tail.chars().take_while(|c| TAIL_SIGNS.contains(c)).map(char::len_utf8).sum();
+    let digit = tail.starts_with(|c: char| inner > 0 && c.is_ascii_digit());
+    let (more, tail) = tail.split_at(if digit { 1 } else { signs });
+    let masks = inner + more.chars().count();
     let letters = body.chars().filter(|c| c.is_alphabetic()).count();
-    let masks = body.chars().filter(|c| unmasked(*c).is_some()).count();
     let strange = body.chars().any(|c| !c.is_alphabetic() && unmasked(c).is_none());
-    if masks == 0 || strange || masks > letters + 1 || letters < 2 {
+    if masks == 0 || strange || masks > letters + 1 || letters < 2 || has_unit(body, masks) {
         return None;
     }
-    let plain: String = body.chars().map(|c| unmasked(c).unwrap_or(c)).collect();
-    Some(plain + tail)
+    let plain = body.chars().chain(more.chars()).map(|c| unmasked(c).unwrap_or(c));
+    Some(head.chars().chain(plain).chain(tail.chars()).collect())
+}
+
+/// Whether `body`, with so many masks, is a number and its unit ("10am", "5km", "€50bn"), and no word that begins masked.
+fn has_unit(body: &str, masks: usize) -> bool {
+    let number = body.chars().take_while(|c| c.is_ascii_digit() || "$€".contains(*c)).count();
+    number > 0 && number == masks && (number > 1 || body.chars().count() < LEAST_MASKED)
+}
+
+/// A piece of a text that is full of masked words: everything that can be a letter is one.
+fn unleet_all(piece: &str) -> Option<String> {
+    let body = piece.trim_end_matches(['!', '|', '+']);
+    let letters = body.chars().any(char::is_alphabetic);
+    if body.is_empty() || !letters && body.chars().count() > LONGEST_NUMBER {
+        return None;
+    }
+    let read = |c: char| match c {
+        '8' => 'b',
+        '9' => 'g',
+        other => unmasked(other).unwrap_or(other),
+    };
+    let plain: String = body.replace("111", "ill").replace("11", "ll").chars().map(read).collect();
+    Some(plain + piece.get(body.len()..).unwrap_or_default())
 }
 
 const fn unmasked(c: char) -> Option<char> {
@@ -264,6 +309,8 @@ mod tests {
             "mp3 and utf8 and h264",
             "call 555 1234 in 3 days",
             "I am 5 years old",
+            "from 10am on the 1st to the 15th, 5km for €50bn",
+            "see https://example.org/a1b/c3d?x=1 and d2a84f4b8b650937",
             "plan b c",
         ];
         for text in texts {
@@ -284,6 +331,20 @@ mod tests {
         assert_eq!(unmask("k1ll th3m").as_deref(), Some("kill them"));
         assert_eq!(unmask("$uicide").as_deref(), Some("suicide"));
         assert_eq!(unmask("h4t3!").as_deref(), Some("hate!"));
+        assert_eq!(unmask("two gun$ and a (kn1fe)").as_deref(), Some("two guns and a (knife)"));
+        assert_eq!(unmask("I d0n't").as_deref(), Some("I don't"));
+    }
+
+    #[test]
+    fn a_text_full_of_masked_words_has_its_numbers_read_too() {
+        let read = |text| unmask(text).unwrap_or_default();
+        assert_eq!(
+            read("1 w4n7 70 5h007 7h3 b0d135, d0n'7 1?"),
+            "i want to shoot the bodies, don't i?"
+        );
+        assert_eq!(read("h!$ le$$ !$ $0 @ k!ll y0u!"), "his less is so a kill you!");
+        assert_eq!(read("1'll k111 h1m w1th 1t"), "i'll kill him with it");
+        assert_eq!(read("m33t m3 h3r3 at 10 or 2026"), "meet me here at io or 2026");
     }
 
     #[test]

@@ -57,7 +57,7 @@ def percent(text, rng):
 KINDS = {"leetspeak": leet, "signs": signs, "homoglyphs": alike, "full width": wide, "zero width": zero_width, "spaced": spaced,
          "dotted": dotted, "random case": shouted, "base64": coded, "percent": percent}
 # What an epoch may do to a line: the tokenizer still sees something of it.
-MILD = [leet, signs, alike, spaced, dotted, zero_width]
+MILD = [leet, leet, signs, signs, alike, spaced, dotted, zero_width]
 
 
 def any_of(text, rng):

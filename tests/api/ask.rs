@@ -8,7 +8,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 /// Attempts of one request.
-const ATTEMPTS: usize = 3;
+const ATTEMPTS: usize = 8;
 
 /// The version that clients send unasked.
 pub(crate) const B: &str = "api-version=2024-05-01-preview";

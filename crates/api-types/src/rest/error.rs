@@ -71,7 +71,7 @@ pub struct ErrorBody {
     error: Option<ErrorObject>,
     #[serde(flatten)]
     flat: Option<FlatFields>,
-    /// The message again, where clients and proxies look for the words of section 5.
+    /// The message again, where some clients and proxies look for it.
     #[serde(rename = "detail", skip_serializing_if = "Option::is_none")]
     extra_detail: Option<String>,
 }

@@ -172,7 +172,7 @@ async fn what_the_model_cannot_do_is_422_with_its_place() {
 #[tokio::test]
 async fn more_bodies_than_there_is_room_for_are_refused_and_room_comes_back() {
     let edge =
-        edge(&[("EDGE__LIMITS__BODY_BYTES", "400"), ("EDGE__LIMITS__BODIES_BYTES", "400")]).await;
+        edge(&[("EDGE__LIMITS__BODY_BYTES", "400"), ("EDGE__LIMITS__BODIES_BYTES", "1100")]).await;
     let path = "/chat/completions?api-version=2024-05-01-preview";
     let mut body = says("/hang");
     body["stream"] = json!(true);

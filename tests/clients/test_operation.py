@@ -1,5 +1,6 @@
 """What an operator relies on: the banner, the README's curl lines, health, and a stop that loses nothing."""
 
+import base64
 import json
 import re
 import shlex
@@ -26,6 +27,19 @@ def post(koine, path, body):
             return answer.status, json.load(answer)
     except urllib.error.HTTPError as refused:
         return refused.code, json.load(refused)
+
+
+@pytest.mark.parametrize("path, item", [("/embeddings", "a"), ("/images/embeddings", {"image": "CAT"})])
+def test_embeddings_say_how_long_they_waited_for_the_model(standalone, path, item):
+    if path.startswith("/images"):
+        cat = base64.b64encode((ROOT / "tests/clients/data/cat.jpg").read_bytes()).decode()
+        item = {"image": f"data:image/jpeg;base64,{cat}"}
+    headers = {"content-type": "application/json", "api-key": standalone.key}
+    body = json.dumps({"input": [item]}).encode()
+    request = urllib.request.Request(f"{standalone.endpoint}{path}?{VERSION}", body, headers)
+    with urllib.request.urlopen(request, timeout=120) as answer:
+        timing = dict(part.split(";dur=") for part in answer.headers["server-timing"].split(", "))
+    assert 0 < float(timing["queue"]) < float(timing["total"]) and float(timing["model"]) > 0
 
 
 def test_banner_names_everything_and_its_curl_line_works(standalone):

@@ -40,6 +40,8 @@ def test_the_description_is_a_valid_document(server):
 def test_schemathesis_finds_no_violation(server):
     command = [pathlib.Path(sys.executable).parent / "schemathesis", "--config-file", "schemathesis.toml"]
     command += ["run", f"{server}/openapi.json", "--header", "api-key:golden-key"]
+    # One family of dry runs is enough: they are the same handlers as the routes behind the prefix.
+    command += ["--exclude-path-regex", "^/dry-run/(api|models|openai|v1)/"]
     run = subprocess.run(command, cwd=HERE, capture_output=True, text=True, timeout=PATIENCE_S)
     print(run.stdout[-4000:])
     assert run.returncode == 0, run.stdout[-20000:] + run.stderr

@@ -205,9 +205,11 @@ impl App {
         let ask = |asked: Candidate<embedding::EmbedRequest>| {
             let mut client = client.clone();
             let call = |request| async move { client.embed(request).await };
-            let tokens =
-                |answer: &embedding::EmbedResponse| answer.usage.map_or(0, |u| u.prompt_tokens);
-            self.message(Kind::Embedding, asked, head, call, tokens)
+            let tell = |answer: &embedding::EmbedResponse| answers::Told {
+                prompt_tokens: answer.usage.map_or(0, |usage| usage.prompt_tokens),
+                queued: Duration::from_micros(answer.queued_us),
+            };
+            self.message(Kind::Embedding, asked, head, call, tell)
         };
         asked.ask(ask).await
     }

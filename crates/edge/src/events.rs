@@ -182,6 +182,18 @@ impl Record {
         self.known().timings.add(step, time);
     }
 
+    /// Notes that the model's service had the request wait so long.
+    pub fn queued(&self, time: Duration) {
+        if !time.is_zero() {
+            self.took(Step::Queue, time);
+        }
+    }
+
+    /// Notes that the call of the model's service took so long, its queue included.
+    pub fn called(&self, time: Duration) {
+        self.known().timings.called(time);
+    }
+
     /// Notes that a step has taken so long by now.
     pub fn has_taken(&self, step: Step, time: Duration) {
         self.known().timings.set(step, time);

@@ -12,6 +12,7 @@ use api_types::Fault;
 use api_types::rpc::{self, embedding as wire};
 use chassis::Tasks;
 use chassis::grpc::Served;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::server::NamedService as _;
 use tonic::{Request, Response, Status};
@@ -54,9 +55,9 @@ impl EmbeddingService for Door {
         // Answered under the name that the list shows, however the caller spelt it.
         let model = self.embedders.model(&request.model).map(|info| info.name.clone());
         let event = events::Request::begin(kind, model.as_deref().ok());
-        let outcome = self.embedders.embed(request).await;
+        let (outcome, queued) = onnx::waited(self.embedders.embed(request)).await;
         event.answered(&outcome);
-        let named = model.and_then(|model| Ok(response(model, outcome?)));
+        let named = model.and_then(|model| Ok(response(model, outcome?, queued)));
         named.map(Response::new).map_err(|error| Fault::from(error).into_status())
     }
 
@@ -127,12 +128,13 @@ const fn purpose(input_type: wire::InputType) -> Purpose {
     }
 }
 
-fn response(model: String, embedded: Embedded) -> wire::EmbedResponse {
+fn response(model: String, embedded: Embedded, queued: Option<Duration>) -> wire::EmbedResponse {
     let Embedded { vectors, prompt_tokens, images } = embedded;
     wire::EmbedResponse {
         model,
         vectors: vectors.into_iter().map(|values| wire::Vector { values }).collect(),
         usage: Some(wire::Usage { prompt_tokens, images }),
+        queued_us: queued.map_or(0, |d| u64::try_from(d.as_micros()).unwrap_or(u64::MAX)),
     }
 }
 

@@ -10,6 +10,7 @@ mod worker;
 use crate::encoder::{Encoder, Item, RowShape};
 use crate::error::OnnxError;
 use crate::session::{Accepts, Session};
+use crate::waited;
 use async_trait::async_trait;
 use load::Load;
 use std::sync::{Arc, mpsc};
@@ -98,7 +99,9 @@ impl Encoder for Batcher {
         let (reply, answer) = oneshot::channel();
         let request = Request::new(items, reply, reserved, span);
         self.requests.send(request).map_err(|_| OnnxError::Stopped)?;
-        answer.await.map_err(|_| OnnxError::Stopped)?
+        let (answer, wait) = answer.await.map_err(|_| OnnxError::Stopped)?;
+        waited::note(wait);
+        answer
     }
 }
 
@@ -254,6 +257,24 @@ mod tests {
         last.await.unwrap();
         assert_eq!(*rig.seen.lock().unwrap(), [vec![10], vec![3]]);
         assert_eq!(rig.batcher.load.queued(), 0);
+    }
+
+    #[tokio::test]
+    async fn who_counts_hears_how_long_the_model_was_not_there_for_it() {
+        let rig = rig(100, 1000);
+        let mut blocker = Box::pin(rig.batcher.encode(vec![text(50, 9)]));
+        start(&mut blocker);
+        let mut counted = Box::pin(waited::waited(rig.batcher.encode(vec![text(4, 2)])));
+        start(&mut counted);
+        let begun = std::time::Instant::now();
+        let nothing = waited::waited(rig.batcher.encode(Vec::new())).await;
+        assert_eq!(nothing, (Ok(Vec::new()), None));
+        let held = begun.elapsed();
+        (0..2).for_each(|_| rig.permit.send(()).unwrap());
+        blocker.await.unwrap();
+        let (rows, wait) = counted.await;
+        assert_eq!(rows.unwrap(), [[4.0, 2.0]]);
+        assert!(wait.unwrap() >= held, "{wait:?} of {held:?}");
     }
 
     #[tokio::test]

@@ -10,6 +10,7 @@ pub mod error;
 pub mod runtime;
 pub mod session;
 pub mod tokenizer;
+pub mod waited;
 
 pub use batch::{BatchOptions, Batcher};
 pub use encoder::{Encoder, Item, RowShape};
@@ -17,3 +18,4 @@ pub use error::OnnxError;
 pub use runtime::Runtime;
 pub use session::{Device, Session, SessionOptions};
 pub use tokenizer::{Fitted, Tokenizer, Window};
+pub use waited::waited;

@@ -15,11 +15,20 @@ use api_types::rpc::chat::Sampling;
 use futures::future::ready;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use prost::Message;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
 /// What a message of a generation says; none for what this edge does not know.
 type Read<M> = fn(M) -> Option<Piece>;
+
+/// What a single message tells besides the answer.
+pub(super) struct Told {
+    pub(super) prompt_tokens: u32,
+    /// Zero where nothing is known.
+    pub(super) queued: Duration,
+}
 
 /// Whether the same request has the same answer (`temperature` 0) or asks for one (`seed`).
 pub(super) fn repeats(sampling: Option<&Sampling>) -> bool {
@@ -96,7 +105,7 @@ impl App {
         asked: Candidate<T>,
         head: &Head,
         call: impl FnOnce(Request<T>) -> F + Send + 'static,
-        prompt_tokens: fn(&M) -> u32,
+        tell: fn(&M) -> Told,
     ) -> Result<M, Fault>
     where
         T: Message + Asked + 'static,
@@ -106,9 +115,11 @@ impl App {
         let key = self.key(kind, &asked, head);
         let mut generation = Generation::begin(&asked, &head.record);
         let request = timed(asked.request, &head.context);
+        let record = Arc::clone(&head.record);
         let compute = async move {
-            let answer = call(request).await.map_err(failed)?;
-            Ok::<M, Fault>(answer.into_inner())
+            let answer = call(request).await.map_err(failed)?.into_inner();
+            record.queued(tell(&answer).queued);
+            Ok::<M, Fault>(answer)
         };
         let compute = Box::pin(compute).instrument(generation.span());
         let message = async {
@@ -116,13 +127,15 @@ impl App {
             let (source, message) = self.cache.message(key, compute).await?;
             Ok((Some(source), message))
         };
-        let answered = head.record.timed(Step::Model, Box::pin(message)).await;
+        let began = Instant::now();
+        let answered = Box::pin(message).instrument(Step::Model.span()).await;
+        head.record.called(began.elapsed());
         let (source, message) = answered.inspect_err(|fault| generation.failed(fault))?;
         if let Some(source) = source {
             head.record.cached(source);
             generation.cached(source);
         }
-        generation.spent(Usage { prompt: prompt_tokens(&message), ..Usage::default() });
+        generation.spent(Usage { prompt: tell(&message).prompt_tokens, ..Usage::default() });
         Ok(message)
     }
 }

@@ -17,7 +17,7 @@ pub enum Step {
     Limit,
     /// The judgement of the prompt.
     SafetyIn,
-    /// From the call of the model's service until it begins: its queue, and reading the prompt.
+    /// From the call of the model's service until it begins: its queue, and of a generation reading the prompt.
     Queue,
     /// From there until the model's last piece; where an answer is streamed, what had passed when its headers left.
     Model,
@@ -73,6 +73,12 @@ impl Timings {
         *slot = Some(slot.unwrap_or_default().saturating_add(time));
     }
 
+    /// Notes a call of the model that took so long, of which the time in its queue is known already.
+    pub fn called(&mut self, time: Duration) {
+        let queued = self.slot(Step::Queue).unwrap_or_default();
+        self.add(Step::Model, time.saturating_sub(queued));
+    }
+
     /// Notes that a step has taken so long by now.
     pub fn set(&mut self, step: Step, time: Duration) {
         *self.slot(step) = Some(time);
@@ -113,7 +119,12 @@ mod tests {
         timings.add(Step::SafetyOut, Duration::from_millis(2));
         timings.add(Step::SafetyOut, Duration::from_millis(3));
         timings.set(Step::Auth, Duration::from_micros(1500));
+        timings.add(Step::Queue, Duration::from_millis(1));
+        timings.called(Duration::from_millis(4));
         let header = timings.header(Duration::from_millis(10));
-        assert_eq!(header, "auth;dur=1.500, safety_out;dur=5.000, total;dur=10.000");
+        assert_eq!(
+            header,
+            "auth;dur=1.500, queue;dur=1.000, model;dur=3.000, safety_out;dur=5.000, total;dur=10.000"
+        );
     }
 }

@@ -100,7 +100,8 @@ pub fn from_rpc(
     format: EncodingFormat,
     family: Family,
 ) -> EmbeddingsResult {
-    let embedding::EmbedResponse { model, vectors, usage } = response;
+    // How long it waited is for the record alone.
+    let embedding::EmbedResponse { model, vectors, usage, queued_us: _ } = response;
     let data = (0..).zip(vectors).map(|(index, vector)| {
         let embedding::Vector { values } = vector;
         EmbeddingItem { index, object: Default::default(), embedding: encode(values, format) }
@@ -220,6 +221,7 @@ mod tests {
             model: "m".into(),
             vectors: vec![vector(1.0), vector(2.0)],
             usage,
+            queued_us: 1,
         };
         let body =
             serde_json::to_value(from_rpc(response, EncodingFormat::Float, Family::Inference))

@@ -17,8 +17,8 @@ use tracing::{Span, debug_span};
 /// An item joins a batch of longer ones only when at least this part of its row is not padding.
 const LEAST_FILL: f64 = 0.5;
 
-/// Where an answer goes.
-pub(super) type Reply = oneshot::Sender<Result<Vec<Vec<f32>>, OnnxError>>;
+/// Where an answer goes, with the time until the first of its items was computed.
+pub(super) type Reply = oneshot::Sender<(Result<Vec<Vec<f32>>, OnnxError>, Option<Duration>)>;
 
 /// A caller's items and what is known of their rows.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Request {
     span: Span,
     /// Open until the first of its items is computed.
     queue: Span,
+    began: Instant,
+    waited: Option<Duration>,
 }
 
 impl Request {
@@ -41,7 +43,8 @@ impl Request {
         let mut waiting: Vec<(usize, Item)> = items.into_iter().enumerate().collect();
         waiting.sort_by_key(|(_, item)| item.cost());
         let queue = debug_span!(parent: &span, "queue");
-        Self { waiting, rows, missing, reply: Some(reply), reserved, span, queue }
+        let (reply, began) = (Some(reply), Instant::now());
+        Self { waiting, rows, missing, reply, reserved, span, queue, began, waited: None }
     }
 
     fn wanted(&self) -> bool {
@@ -58,13 +61,15 @@ impl Request {
         let cost = item.cost();
         self.reserved.give_back(cost);
         self.queue = Span::none();
+        let began = self.began;
+        self.waited.get_or_insert_with(|| began.elapsed());
         Some(self.waiting.remove(end - 1))
     }
 
     fn finish(&mut self, answer: Result<Vec<Vec<f32>>, OnnxError>) {
         if let Some(reply) = self.reply.take() {
             // The caller may have left just now; nobody is there to be told.
-            let _gone = reply.send(answer);
+            let _gone = reply.send((answer, self.waited));
         }
     }
 }

@@ -172,7 +172,12 @@ impl embedding::embedding_service_server::EmbeddingService for Vectors {
         };
         let vectors = vec![embedding::Vector { values: vec![0.5, -1.0] }; count];
         let usage = Some(embedding::Usage { prompt_tokens: 4, images: 0 });
-        Ok(Response::new(embedding::EmbedResponse { model: request.model, vectors, usage }))
+        Ok(Response::new(embedding::EmbedResponse {
+            model: request.model,
+            vectors,
+            usage,
+            queued_us: 1500,
+        }))
     }
 
     async fn list_models(

@@ -2,6 +2,8 @@
 
 use e2e::{KEY, TestStack};
 use futures::StreamExt as _;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use std::time::Duration;
 
@@ -80,6 +82,37 @@ async fn who_leaves_answers_still_and_lets_connections_go() {
     assert!(after.status().is_success(), "new work is taken");
     assert_eq!(after.headers()["connection"], "close");
     stack.stop().await;
+}
+
+/// Load balancers keep HTTP/2 connections for hours; what runs on them ends, and what comes next takes another.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_http2_connection_is_told_that_this_edge_leaves_and_its_streams_go_on() {
+    let stack = TestStack::start().await;
+    let address = reqwest::Url::parse(&stack.url("/")).unwrap();
+    let address = address.socket_addrs(|| None).unwrap();
+    let io = TokioIo::new(tokio::net::TcpStream::connect(&address[..]).await.unwrap());
+    let (mut client, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let connection = stack.tasks.spawn(connection);
+    let running = client.send_request(request(&stack, "/hang", true)).await.unwrap();
+    stack.tasks.leave(Duration::ZERO).await;
+    tokio::time::timeout(PATIENCE, async {
+        while client.ready().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let refused = client.send_request(request(&stack, "hello", false)).await;
+    assert!(refused.is_err(), "nothing new on this connection");
+    assert_eq!(stack.parrot.running(), 1, "the accepted stream still runs");
+    drop(running);
+    tokio::time::timeout(PATIENCE, connection).await.unwrap().unwrap().unwrap();
+    assert!(ask(&stack, "hello", false).send().await.unwrap().status().is_success());
+    stack.stop().await;
+}
+
+fn request(stack: &TestStack, text: &str, stream: bool) -> hyper::Request<reqwest::Body> {
+    ask(stack, text, stream).build().unwrap().try_into().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,12 +12,12 @@ mod tests;
 mod token;
 
 pub use door::{Door, DoorConfig, DoorsConfig, Guarded, Pass};
+pub(crate) use resolve::secure_channel;
 
 use crate::Problems;
 use crate::balance::Balanced;
 use crate::tasks::Tasks;
 use crate::telemetry::trace;
-use crate::tls::Connector;
 use anyhow::Context as _;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tonic::service::interceptor::InterceptedService;
 use tonic::service::{Interceptor, Routes};
-use tonic::transport::{Channel, Server};
+use tonic::transport::Server;
 
 /// Largest gRPC message either way: a full batch of images fits.
 pub const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -179,14 +179,6 @@ pub fn client(
 /// Says what is wrong with `url` as one of a gRPC server.
 pub(crate) fn check_url(url: &str) -> Result<(), String> {
     resolve::Name::parse(url).map(|_| ())
-}
-
-/// A lazy connection to `url` over TLS, which is the option `with.1`.
-pub(crate) fn secure_channel(
-    url: &str,
-    with: (Connector, &'static str),
-) -> Result<Channel, String> {
-    resolve::secure_channel(url, with)
 }
 
 /// Makes the current span the parent of what the called service does, and shows the token at its door.

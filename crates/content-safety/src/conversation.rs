@@ -4,7 +4,6 @@
 //! found in them is known: a turn costs a text or two more than itself.
 
 use crate::screen::{Segment, Source};
-use std::borrow::Cow;
 
 /// Characters of a stretch: about what the encoder reads at once.
 const STRETCH: usize = 600;
@@ -16,20 +15,24 @@ const ANSWER: usize = 200;
 /// The conversation in stretches, but for those within one turn, which is judged by itself. System text and documents have no
 /// part in it. None of less than two turns.
 pub(crate) fn stretches(segments: &[Segment]) -> Vec<String> {
-    let turns: Vec<Cow<'_, str>> = segments.iter().filter_map(turn).collect();
+    let turns: Vec<&str> = segments.iter().filter_map(turn).collect();
     let whole = turns.join("\n");
     let marks: Vec<usize> = whole.char_indices().map(|(at, _)| at).chain([whole.len()]).collect();
-    let mut ends = Vec::new();
-    for turn in turns.iter().rev().skip(1).rev() {
-        let before = ends.last().map_or(0, |end| end + 1);
-        ends.push(before + turn.chars().count());
-    }
     let length = marks.len() - 1;
+    let after = turns.iter().scan(0, |at, turn| {
+        *at += turn.chars().count() + 1;
+        Some(*at)
+    });
+    // Where turns begin, in characters, but for the first.
+    let begins_of_turns: Vec<usize> = after.take_while(|at| *at <= length).collect();
     let begins = (0..length).step_by(STRETCH - OVERLAP);
     let spans = begins.map(|begin| (begin, length.min(begin + STRETCH)));
     // What is left after the last whole step lies in the stretch before it already.
     let spans = spans.filter(|(begin, _)| *begin == 0 || begin + OVERLAP < length);
-    let joins = |&(begin, end): &(usize, usize)| ends.iter().any(|at| begin < *at && *at + 1 < end);
+    let joins = |&(begin, end): &(usize, usize)| {
+        let next = begins_of_turns.partition_point(|at| *at <= begin + 1);
+        begins_of_turns.get(next).is_some_and(|at| *at < end)
+    };
     let text = |(begin, end): (usize, usize)| {
         let bytes = marks.get(begin).copied()?..marks.get(end).copied()?;
         whole.get(bytes).map(|text| words(text, begin == 0, end == length).to_owned())
@@ -37,13 +40,13 @@ pub(crate) fn stretches(segments: &[Segment]) -> Vec<String> {
     spans.filter(joins).filter_map(text).collect()
 }
 
-fn turn(segment: &Segment) -> Option<Cow<'_, str>> {
+fn turn(segment: &Segment) -> Option<&str> {
     let text = segment.text.trim();
     match segment.source {
-        Source::User => Some(Cow::Borrowed(text)),
+        Source::User => Some(text),
         Source::Assistant => {
             let begin = text.char_indices().rev().nth(ANSWER - 1).map_or(0, |(at, _)| at);
-            Some(Cow::Borrowed(words(text.get(begin..).unwrap_or_default(), begin == 0, true)))
+            Some(words(text.get(begin..).unwrap_or_default(), begin == 0, true))
         }
         Source::System | Source::Document => None,
     }

@@ -46,11 +46,8 @@ impl App {
         let name = &plan.deployment.name;
         let limits = self.limits.foresee(&head.caller, name, plan.estimate).await;
         let (screening, prompt) = plan.screened;
-        let safety = match self.guard.judge_prompt(screening, prompt).await {
-            _ if screening.is_off() => None,
-            Err(fault) => Some(Err(fault)),
-            Ok(verdict) => Some(Ok(verdict)),
-        };
+        let judged = self.guard.judge_prompt(screening, prompt).await;
+        let safety = (!screening.is_off()).then_some(judged);
         let refused = match (limits.refusal, &safety) {
             (Some(fault), _) => Some(ApiError::from(fault)),
             (None, Some(Err(fault))) => Some(ApiError::from(fault.clone())),
@@ -68,7 +65,7 @@ impl App {
             deployment: deployment(plan.deployment, plan.spare),
             parameters: ParametersForecast { dropped, passed_through: names(&plan.extra_json) },
             limits: limits.told,
-            content_safety: safety.map(|found| judged(screening, found)),
+            content_safety: safety.map(|found| told(screening, found)),
         };
         Ok(Json(forecast).into_response())
     }
@@ -99,7 +96,7 @@ fn names(extra_json: &str) -> Vec<String> {
     fields.into_iter().map(|(name, _)| name).collect()
 }
 
-fn judged(screening: &Screening, found: Result<Option<Verdict>, Fault>) -> SafetyForecast {
+fn told(screening: &Screening, found: Result<Option<Verdict>, Fault>) -> SafetyForecast {
     let policy = screening.policy.clone();
     let found = found.ok().flatten();
     let blocked = found.as_ref().is_some_and(|verdict| verdict.blocked);

@@ -14,7 +14,6 @@ use axum::response::Response;
 use bytes::Bytes;
 use chassis::telemetry::trace;
 use chassis::{Admission, Tasks};
-use futures::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use http_body::{Frame, SizeHint};
@@ -164,7 +163,8 @@ fn may_stay_unread(headers: &HeaderMap) -> bool {
     }
 }
 
-/// Refuses requests while draining; `trace` keeps the others counted until the last byte of their answer.
+/// Refuses requests while draining; `trace` keeps the others counted until the last byte of their answer. From leaving on,
+/// answers end their connection: whoever keeps connections open finds another edge with the next one.
 pub async fn drain(State(tasks): State<Tasks>, request: Request, next: Next) -> Response {
     let version = request.version();
     let mut response = match tasks.admit() {
@@ -175,7 +175,7 @@ pub async fn drain(State(tasks): State<Tasks>, request: Request, next: Next) -> 
         }
         None => draining(),
     };
-    if tasks.draining().now_or_never().is_some() && version <= Version::HTTP_11 {
+    if tasks.is_leaving() && version <= Version::HTTP_11 {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

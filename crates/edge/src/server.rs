@@ -9,14 +9,13 @@ use crate::live::Live;
 use axum::body::Body;
 use chassis::Tasks;
 use chassis::tls::Acceptor;
-use http::header::CONNECTION;
-use http::{HeaderValue, Version};
+use http::Version;
 use hyper::body::Incoming;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use std::convert::Infallible;
+use std::error::Error;
 use std::future::Future;
 use std::io;
 use std::pin::{Pin, pin};
@@ -25,7 +24,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 /// What a client opens an HTTP/2 connection with; until it differs or ends, no other timeout is running.
@@ -118,35 +117,47 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let server = self.clone();
+        let live = self.live.clone();
+        let speaks_http2 = Arc::new(Notify::new());
+        let goodbye = goodbye(Arc::clone(&speaks_http2), &self.tasks);
         let service = service_fn(move |request: http::Request<Incoming>| {
-            let router = server.live.current().router.clone();
-            let keeps = request.version() >= Version::HTTP_2;
-            let answer = TowerToHyperService::new(router).call(request.map(Body::new));
-            let tasks = server.tasks.clone();
-            async move {
-                let mut answer = answer.await?;
-                if tasks.is_leaving() && !keeps {
-                    // Whoever keeps connections open finds another edge with the next one.
-                    answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                Ok::<_, Infallible>(answer)
+            if request.version() == Version::HTTP_2 {
+                speaks_http2.notify_one();
             }
+            let router = live.current().router.clone();
+            TowerToHyperService::new(router).call(request.map(Body::new))
         });
         let builder = builder(limits, &self.tasks);
         let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.tasks.stopping() => {
-                connection.as_mut().graceful_shutdown();
-                // What still runs then is dropped, which the client sees as a broken answer.
-                tokio::time::timeout(LAST_GRACE, connection).await.unwrap_or(Ok(()))
-            }
-        };
-        if let Err(error) = ended {
-            // A client that went away, or a stream that we ended as the contract demands.
-            tracing::debug!(%error, "connection ended");
+        tokio::select! {
+            ended = connection.as_mut() => return tell(ended),
+            () = goodbye => {}
+            () = self.tasks.stopping() => {}
         }
+        connection.as_mut().graceful_shutdown();
+        let last = async {
+            self.tasks.stopping().await;
+            tokio::time::sleep(LAST_GRACE).await;
+        };
+        tokio::select! {
+            ended = connection => tell(ended),
+            // What still runs then is dropped, which the client sees as a broken answer.
+            () = last => {}
+        }
+    }
+}
+
+/// Resolves when an HTTP/2 connection is to be told that this process leaves: it opens no new streams then, and those that are
+/// open go on. Never for HTTP/1.1, where a request may be on its way: there the next answer says it (`layers::drain`).
+async fn goodbye(speaks_http2: Arc<Notify>, tasks: &Tasks) {
+    speaks_http2.notified().await;
+    tasks.leaving().await;
+}
+
+fn tell(ended: Result<(), Box<dyn Error + Send + Sync>>) {
+    if let Err(error) = ended {
+        // A client that went away, or a stream that we ended as the contract demands.
+        tracing::debug!(%error, "connection ended");
     }
 }
 

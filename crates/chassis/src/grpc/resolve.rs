@@ -109,7 +109,7 @@ impl Dial {
 }
 
 /// A lazy connection to `url` over TLS, which is the option `with.1`.
-pub(super) fn secure_channel(
+pub(crate) fn secure_channel(
     url: &str,
     with: (Connector, &'static str),
 ) -> Result<Channel, String> {

@@ -58,12 +58,9 @@ pub(crate) fn inject(metadata: &mut MetadataMap) {
 /// nothing is traced.
 #[must_use]
 pub fn headers() -> http::HeaderMap {
-    let context = Span::current().context();
-    let mut headers = http::HeaderMap::new();
-    opentelemetry::global::get_text_map_propagator(|p| {
-        p.inject_context(&context, &mut Sent(&mut headers));
-    });
-    headers
+    let mut metadata = MetadataMap::new();
+    inject(&mut metadata);
+    metadata.into_headers()
 }
 
 /// Writes an attribute on `span`; free where nobody exports it.
@@ -117,21 +114,11 @@ struct Outgoing<'a>(&'a mut MetadataMap);
 
 impl Injector for Outgoing<'_> {
     fn set(&mut self, key: &str, value: String) {
-        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
-            self.0.insert(key, value);
-        }
-    }
-}
-
-struct Sent<'a>(&'a mut http::HeaderMap);
-
-impl Injector for Sent<'_> {
-    fn set(&mut self, key: &str, value: String) {
         // A context without a state of vendors is written with an empty one, which says nothing.
         if value.is_empty() {
             return;
         }
-        if let (Ok(key), Ok(value)) = (key.parse::<http::HeaderName>(), value.parse()) {
+        if let (Ok(key), Ok(value)) = (MetadataKey::from_bytes(key.as_bytes()), value.parse()) {
             self.0.insert(key, value);
         }
     }

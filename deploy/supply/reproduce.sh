@@ -5,7 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-package=${1:-edge} commit=${2:-HEAD}
+package=${1:-edge}
+# Resolved once: the branch may go on while this builds.
+commit=$(git rev-parse --short "${2:-HEAD}")
 binary=${package/standalone/koine}
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")
 export SOURCE_DATE_EPOCH
@@ -25,8 +27,8 @@ done
 
 sha256sum "$scratch"/*.bin | sed "s#$scratch/##"
 if cmp "$scratch/a.bin" "$scratch/folder.bin"; then
-  echo "$package: two builds of $(git rev-parse --short "$commit"), one binary"
+  echo "$package: two builds of $commit, one binary"
 else
-  echo "$package: two builds of $(git rev-parse --short "$commit") differ" >&2
+  echo "$package: two builds of $commit differ" >&2
   exit 1
 fi

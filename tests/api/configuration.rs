@@ -156,10 +156,11 @@ async fn a_redis_that_refuses_the_password_is_a_mistake_and_one_that_is_gone_is_
     let mut redis = Redis::start_with_password(SECRET).await;
     let with = |password: &str| StateConfig {
         redis_url: Secret::new(format!("{}?pass={password}", redis.url())),
+        redis_ca_file: String::new(),
         timeout_ms: 5000,
     };
     let (right, wrong) = (with(SECRET), with("hush-hush"));
-    let none = StateConfig { redis_url: Secret::new(redis.url()), timeout_ms: 5000 };
+    let none = StateConfig { redis_url: Secret::new(redis.url()), ..right.clone() };
     check_access("edge", &right).await.unwrap();
     for config in [&wrong, &none] {
         let text = check_access("edge", config).await.unwrap_err().to_string();

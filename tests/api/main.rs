@@ -13,6 +13,7 @@ mod limits;
 mod properties;
 mod reload;
 mod shutdown;
+mod startup;
 mod state;
 mod text_blocklists;
 mod tls;

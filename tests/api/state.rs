@@ -1,5 +1,6 @@
 //! Counters in this process and in Redis: the same answers to the same questions.
 
+use crate::tls::Authority;
 use chassis::Secret;
 use chassis::state::{
     Change, Counter, Demand, Kind, Local, Settlement, Shared, StateConfig, Taken,
@@ -12,7 +13,11 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn open(redis: &Redis) -> Shared {
-    let config = StateConfig { redis_url: Secret::new(redis.url()), timeout_ms: 5000 };
+    open_at(redis.url(), String::new())
+}
+
+fn open_at(url: String, redis_ca_file: String) -> Shared {
+    let config = StateConfig { redis_url: Secret::new(url), redis_ca_file, timeout_ms: 5000 };
     Shared::open(&config).unwrap().unwrap()
 }
 
@@ -153,11 +158,26 @@ async fn a_connection_that_broke_is_made_again() {
 #[tokio::test]
 async fn a_wrong_password_is_told_and_not_shown() {
     let redis = Redis::start().await;
-    let url = format!("{}?pass=hush", redis.url());
-    let config = StateConfig { redis_url: Secret::new(url), timeout_ms: 5000 };
-    let error = Shared::open(&config).unwrap().unwrap().ping().await.unwrap_err().to_string();
+    let shared = open_at(format!("{}?pass=hush", redis.url()), String::new());
+    let error = shared.ping().await.unwrap_err().to_string();
     assert!(
         error.contains("refuses the user or the password") && !error.contains("hush"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_redis_with_tls_is_believed_where_its_certificate_is_of_the_authority() {
+    let authority = Authority::new();
+    authority.issue("redis", "127.0.0.1");
+    let (redis, url) =
+        Redis::start_with_tls(&authority.file("redis.pem"), &authority.file("redis.key")).await;
+    let shared = open_at(url.clone(), authority.file("ca.pem"));
+    assert!(shared.take(&demand("d", &[rate("a", 1, DAY, 1)])).await.unwrap().admitted);
+    let same = open(&redis).take(&demand("d", &[rate("a", 1, DAY, 1)])).await.unwrap();
+    assert!(!same.admitted, "it is the same Redis");
+    for other in [Authority::new().file("ca.pem"), String::new()] {
+        let error = open_at(url.clone(), other).ping().await.unwrap_err().to_string();
+        assert!(error.contains("certificate"), "{error}");
+    }
 }

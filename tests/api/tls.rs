@@ -10,13 +10,13 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whoever signs, and a directory for what it signed.
-struct Authority {
+pub(crate) struct Authority {
     dir: tempfile::TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
@@ -25,12 +25,12 @@ impl Authority {
         authority
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         self.dir.path().join(name).to_str().unwrap().to_owned()
     }
 
     /// `NAME.pem` and `NAME.key`, a certificate for `host`; both in one text.
-    fn issue(&self, name: &str, host: &str) -> String {
+    pub(crate) fn issue(&self, name: &str, host: &str) -> String {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new([host.to_owned()]).unwrap();
         let (certificate, key) =

@@ -193,6 +193,22 @@ def test_json_comes_as_json(single, question, form):
     assert isinstance(json.loads(answer.choices[0].message.content), dict)
 
 
+@pytest.mark.shows("structured output")
+def test_what_a_grammar_cannot_hold_to_is_left_out_unless_strict(single):
+    score = {"type": "object", "properties": {"score": {"type": "number", "minimum": 0, "maximum": 1}}, "required": ["score"]}
+
+    def ask(**strict):
+        form = {"type": "json_schema", "json_schema": {"name": "score", "schema": score, **strict}}
+        return single.chat.completions.create(
+            model=CHAT, messages=FRANCE, response_format=form, temperature=0, max_tokens=60
+        )
+
+    assert list(json.loads(ask().choices[0].message.content)) == ["score"]
+    with pytest.raises(openai.BadRequestError, match="`minimum`") as refused:
+        ask(strict=True)
+    assert refused.value.code == "unsupported_value" and refused.value.param == "response_format"
+
+
 @pytest.mark.shows("embeddings")
 def test_embeddings_come_as_base64_and_read_as_floats(client):
     unasked = client.embeddings.create(model=EMBED, input=["hello", "world"])
@@ -208,6 +224,14 @@ def test_completions(client):
     assert [c.index for c in answer.choices] == [0, 1]
     assert "four" in answer.choices[0].text
     assert answer.usage.completion_tokens <= 12
+
+
+@pytest.mark.shows("completions")
+def test_the_first_token_of_an_echoed_prompt_has_no_probability(single):
+    answer = single.completions.create(model=CHAT, prompt="Hello dear world", echo=True, logprobs=2, max_tokens=1, temperature=0)
+    found = answer.choices[0].logprobs
+    assert found.token_logprobs[0] is None and found.top_logprobs[0] is None
+    assert len(found.tokens) > 3 and all(logprob < 0 for logprob in found.token_logprobs[1:])
 
 
 @pytest.mark.shows("completions")

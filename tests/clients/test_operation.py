@@ -101,6 +101,28 @@ def test_a_service_refuses_an_unknown_option_by_name(service):
     assert "service.listn" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["edge", "--check"], ["koine", "config", "check"]], ids=" ".join)
+def test_an_address_that_others_reach_needs_keys_and_the_check_says_so(words, tmp_path):
+    section = "EDGE" if words[0] == "edge" else "STANDALONE"
+    listen = {f"{section}__SERVICE__LISTEN": "0.0.0.0:8080"}
+
+    def check(**more):
+        return subprocess.run(
+            [BINARIES / words[0], *words[1:]], cwd=tmp_path, env={**listen, **more}, capture_output=True, text=True
+        )
+
+    assert check().returncode == 2 and "`edge.auth.keys`: no keys, but others can reach" in check().stderr
+    assert check(EDGE__AUTH__KEYS='["k"]').returncode == 0
+    assert check(EDGE__AUTH__DISABLED="true").returncode == 0
+
+
+def test_whoever_reads_only_the_first_lines_of_an_answer_sees_no_panic():
+    shown = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {BINARIES / 'koine'} config show | head -1"], capture_output=True, text=True
+    )
+    assert shown.returncode == 0 and len(shown.stdout.splitlines()) == 1 and not shown.stderr, shown
+
+
 def stream(koine, outcomes, started, tokens=48):
     """One streamed chat; notes whether it was whole."""
     body = {"messages": [{"role": "user", "content": "Tell a story."}], "max_tokens": tokens, "stream": True}

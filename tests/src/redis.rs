@@ -27,6 +27,16 @@ impl Redis {
         Self::start_with(&["--requirepass", password]).await
     }
 
+    /// The same that speaks TLS too, with the certificate and the key in these files; and the URL for that.
+    pub async fn start_with_tls(certificate: &str, key: &str) -> (Self, String) {
+        // Redis cannot choose a port by itself, so one that was free a moment ago.
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let named = port.to_string();
+        let tls = ["--tls-port", &named, "--tls-cert-file", certificate, "--tls-key-file", key];
+        let redis = Self::start_with(&[&tls[..], &["--tls-auth-clients", "no"]].concat()).await;
+        (redis, format!("rediss://127.0.0.1:{port}"))
+    }
+
     async fn start_with(more: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let child = serve(dir.path(), more);

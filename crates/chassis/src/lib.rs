@@ -21,6 +21,7 @@ pub use tasks::{Admission, Tasks};
 
 use anyhow::Context as _;
 use std::future::Future;
+use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -199,10 +200,15 @@ pub async fn terminated() {
     }
 }
 
-#[expect(clippy::print_stderr, clippy::print_stdout, reason = "the answer of a command line")]
+/// Writes the answer of a command line. Whoever stopped reading, as `head` does, has what it wanted.
+pub fn print(text: &str) {
+    let _gone = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "the answer of a command line")]
 fn finish(section: &str, code: u8, text: &str) -> ExitCode {
     if code == 0 {
-        println!("{text}");
+        print(text);
     } else {
         eprintln!("{section}: {text}");
     }

@@ -23,12 +23,17 @@ use crate::{Problems, Secret};
 use serde::Deserialize;
 use std::time::Duration;
 
+/// How URLs of a Redis with TLS begin.
+const SECURE: &str = "rediss://";
+
 /// Where shared state lives.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StateConfig {
-    /// `redis://host:6379`; empty keeps state in this process, where replicas do not see each other's.
+    /// `redis://host:6379`, or `rediss://` with TLS; empty keeps state in this process, where replicas do not see each other's.
     pub redis_url: Secret,
+    /// PEM: who signs the certificate of Redis; empty means those that the system trusts.
+    pub redis_ca_file: String,
     /// How long one call may take.
     pub timeout_ms: u64,
 }
@@ -38,6 +43,18 @@ impl StateConfig {
     pub fn check(&self, problems: &mut Problems) {
         if let Err(error) = Shared::open(self) {
             problems.add("state.redis_url", error);
+        }
+        if !self.redis_ca_file.is_empty() && !self.redis_url.expose().starts_with(SECURE) {
+            let message =
+                format!("is set, but there is no TLS unless `redis_url` begins with {SECURE}");
+            problems.add("state.redis_ca_file", message);
+        }
+    }
+
+    /// Notes files that cannot be used.
+    pub fn check_files(&self, problems: &mut Problems) {
+        if !self.redis_ca_file.is_empty() {
+            crate::tls::check_roots("state", ("redis_ca_file", &self.redis_ca_file), problems);
         }
     }
 }

@@ -186,6 +186,12 @@ fn pair(option: &str, certificate: &str, key: &str, problems: &mut Problems) {
     }
 }
 
+/// Notes what is wrong with the PEM file `named.1` of the option `section`.`named.0`, which says who is trusted.
+pub(crate) fn check_roots(section: &str, named: (&str, &str), problems: &mut Problems) {
+    let mut found = Found::new(section, problems);
+    let _unused = files::roots(named.0, named.1, &mut found);
+}
+
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }

@@ -51,6 +51,8 @@ pub(crate) struct Scanner {
     /// Nothing but white space and calls so far: only here bare JSON may be a call.
     at_start: bool,
     calls: usize,
+    /// What closes a fence or tag that holds several calls and has been entered; empty outside.
+    left_open: &'static str,
 }
 
 /// How the text at the front of `held` may continue.
@@ -58,15 +60,17 @@ pub(crate) struct Scanner {
 enum Front {
     /// So many bytes are text.
     Text(usize),
-    /// So many bytes are these calls.
-    Calls(usize, Vec<Found>),
+    /// So many bytes are these calls; what is around them is closed later by the last, if that is not empty.
+    Calls(usize, Vec<Found>, &'static str),
+    /// So many bytes close what was left open.
+    Close(usize),
     /// It depends on what follows.
     Undecided,
 }
 
 impl Scanner {
     pub(crate) fn new(expected: Expected) -> Self {
-        Self { expected, held: String::new(), at_start: true, calls: 0 }
+        Self { expected, held: String::new(), at_start: true, calls: 0, left_open: "" }
     }
 
     /// Calls found so far.
@@ -107,9 +111,16 @@ impl Scanner {
                 Front::Undecided if self.held.len() <= MOST_HELD => break,
                 Front::Undecided => self.release(self.held.len(), &mut found),
                 Front::Text(bytes) => self.release(bytes, &mut found),
-                Front::Calls(bytes, calls) => {
+                Front::Close(bytes) => {
+                    self.held.drain(..bytes);
+                    self.left_open = "";
+                }
+                Front::Calls(bytes, calls, left_open) => {
                     self.held.drain(..bytes);
                     self.at_start = true;
+                    if !left_open.is_empty() {
+                        self.left_open = left_open;
+                    }
                     let room = self.expected.most - self.calls;
                     self.calls += calls.len().min(room);
                     found.extend(calls.into_iter().take(room));
@@ -124,7 +135,10 @@ impl Scanner {
 
     fn release(&mut self, bytes: usize, found: &mut Vec<Found>) {
         let text: String = self.held.drain(..bytes).collect();
-        self.at_start &= text.trim().is_empty();
+        if !text.trim().is_empty() {
+            self.at_start = false;
+            self.left_open = "";
+        }
         match found.last_mut() {
             Some(Found::Text(before)) => before.push_str(&text),
             Some(Found::Call { .. }) | None => found.push(Found::Text(text)),
@@ -135,6 +149,14 @@ impl Scanner {
     fn front(&self, last: bool) -> Front {
         let space = self.held.len() - self.held.trim_start().len();
         let text = &self.held[space..];
+        if !self.left_open.is_empty() && !text.is_empty() {
+            if text.starts_with(self.left_open) {
+                return Front::Close(space + self.left_open.len());
+            }
+            if !last && self.left_open.starts_with(text) {
+                return Front::Undecided;
+            }
+        }
         if self.at_start {
             if text.is_empty() {
                 return Front::Undecided;
@@ -170,7 +192,7 @@ impl Scanner {
     }
 
     /// JSON that begins after `json` bytes and is closed by `close`; `skip` bytes before it are white space.
-    fn candidate(&self, skip: usize, json: usize, close: &str, last: bool) -> Front {
+    fn candidate(&self, skip: usize, json: usize, close: &'static str, last: bool) -> Front {
         // When it is no call, one byte of it is enough to go on with the search behind it.
         let no_call =
             Front::Text(skip + self.held[skip..].chars().next().map_or(0, char::len_utf8));
@@ -189,16 +211,16 @@ impl Scanner {
         let end = self.held.len() - rest.len();
         if close.is_empty() {
             // The white space behind it stays: a call or text may follow.
-            return Front::Calls(start + length, calls);
+            return Front::Calls(start + length, calls, "");
         }
         if rest.starts_with(close) {
-            return Front::Calls(end + close.len(), calls);
+            return Front::Calls(end + close.len(), calls, "");
         }
         if !last && close.starts_with(rest) {
             return Front::Undecided;
         }
         // The tag is closed by something else, or not at all: several calls in one tag, or the end of the answer.
-        Front::Calls(start + length, calls)
+        Front::Calls(start + length, calls, close)
     }
 
     /// Text up to what may be the beginning of a call.

@@ -201,6 +201,15 @@ impl Access {
 /// Notes what is wrong with the key file.
 pub(crate) fn check_files(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
+    // A host by name is judged when it is bound.
+    let address = config.service.listen.parse::<SocketAddr>().ok();
+    let is_open = auth.keys.iter().all(|key| key.expose().is_empty())
+        && auth.key_file.is_empty()
+        && auth.jwt.issuers.is_empty()
+        && !auth.disabled;
+    if let Some(address) = address.filter(|address| is_open && !address.ip().is_loopback()) {
+        problems.add("auth.keys", AccessError::NoKeys { address });
+    }
     if auth.key_file.is_empty() || auth.disabled {
         return;
     }

@@ -150,6 +150,8 @@ pub struct DiscoveryConfig {
     pub refresh_ms: u64,
     /// Pause between attempts until every service has answered once.
     pub retry_ms: u64,
+    /// How long a service that does not answer keeps an edge that has others from being ready.
+    pub wait_ms: u64,
     /// How long one attempt may take.
     pub timeout_ms: u64,
 }
@@ -258,6 +260,7 @@ impl Configured for Config {
             self.tls.check_files("tls", problems);
         }
         self.doors.check_files(problems);
+        self.state.check_files(problems);
         crate::auth::check_files(self, problems);
     }
 

@@ -1,16 +1,14 @@
 //! Asks the services for their models, at the start until each has answered, then at intervals.
 //!
 //! Separate from the table because this is the part that waits. A service that stops answering keeps its last list: its
-//! requests fail with 503, which is true, rather than with 404.
+//! requests fail with 503, which is true, rather than with 404. One that never answers holds the others back for a while only.
 
 use crate::app::App;
 use crate::deployments::ListedModel;
 use crate::live::Live;
 use chassis::Tasks;
 use std::time::Duration;
-
-/// Attempts without an answer until a line of log says so; at the default pause that is about ten seconds.
-const QUIET_ATTEMPTS: u32 = 40;
+use tokio::time::Instant;
 
 /// The last list of each service.
 #[derive(Debug, Default)]
@@ -29,11 +27,13 @@ impl Lists {
     }
 }
 
-/// Keeps the table of what is in force up to date until the tasks stop; sets them ready when every service has answered once.
+/// Keeps the table of what is in force up to date until the tasks stop. Sets them ready when every service has answered once, or
+/// when `discovery.wait_ms` have passed and there is something to serve.
 pub async fn run(live: Live, tasks: Tasks) {
     let mut lists = Lists::default();
     let mut stopping = std::pin::pin!(tasks.stopping());
-    let mut attempts: u32 = 0;
+    let began = Instant::now();
+    let mut waits = true;
     loop {
         let app = live.current().app.clone();
         let discovery = app.config.discovery;
@@ -46,17 +46,18 @@ pub async fn run(live: Live, tasks: Tasks) {
             app.replace_table(&lists.all(), lists.complete());
             log(&app);
         }
-        if lists.complete() && !was_complete {
-            tasks.set_ready();
-        }
-        attempts = attempts.saturating_add(1);
-        if attempts == QUIET_ATTEMPTS && !lists.complete() {
+        if waits && !lists.complete() && began.elapsed() >= Duration::from_millis(discovery.wait_ms)
+        {
+            waits = false;
             let (chat, embedding) = (lists.chat.is_some(), lists.embedding.is_some());
             tracing::warn!(
                 chat,
                 embedding,
-                "not every service has listed its models yet; still asking"
+                "not every service has listed its models; still asking"
             );
+        }
+        if lists.complete() || (!waits && !lists.all().is_empty()) {
+            tasks.set_ready();
         }
         let pause = if lists.complete() { discovery.refresh_ms } else { discovery.retry_ms };
         tokio::select! {

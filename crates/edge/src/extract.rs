@@ -21,7 +21,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, RawPathParams, Request};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
 use http_body_util::{BodyExt as _, LengthLimitError};
 use std::sync::Arc;
@@ -300,6 +300,11 @@ impl Call {
 }
 
 fn require_json(headers: &HeaderMap) -> Result<(), Fault> {
+    let encoding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes().trim_ascii());
+    if encoding.is_some_and(|coding| !coding.eq_ignore_ascii_case(b"identity")) {
+        let message = "Content-Encoding is not supported here; send the body as it is.";
+        return Err(Fault::new(ErrorCode::UnsupportedMediaType, message));
+    }
     let value = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     let json = essence == "application/json"

@@ -109,7 +109,7 @@ impl Guard {
         if screening.is_off() {
             return Ok(None);
         }
-        let Prompt { segments, conversation, images, .. } = prompt.for_policy()?;
+        let Prompt { segments, conversation, images, names, .. } = prompt.for_policy()?;
         if segments.is_empty() && images.is_empty() {
             return Ok(None);
         }
@@ -121,7 +121,8 @@ impl Guard {
             shadow: screening.shadow,
             conversation,
         };
-        self.judge(request, screening.when_unavailable, Judged::Prompt).await.map(Some)
+        let judged = self.judge(request, screening.when_unavailable, Judged::Prompt).await;
+        judged.map(Some).map_err(|fault| names.translate(fault))
     }
 
     /// Judges each choice of a whole reply; withholds what the policy blocks.

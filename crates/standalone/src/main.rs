@@ -1,9 +1,5 @@
 //! The command line: `koine up`, `koine models …`, `koine keys …`, `koine config …`. Parses words and prints; the work is in the library.
-#![expect(
-    clippy::print_stdout,
-    clippy::print_stderr,
-    reason = "a command line answers on stdout and stderr"
-)]
+#![expect(clippy::print_stderr, reason = "a command line answers on stdout and stderr")]
 
 use chassis::Problems;
 use chassis::config::Sources;
@@ -70,7 +66,7 @@ fn main() -> ExitCode {
     let line = Line::parse();
     match &line.command {
         Command::Config(ConfigCommand::Show) => {
-            println!("{}", standalone::defaults());
+            chassis::print(&standalone::defaults());
             return ExitCode::SUCCESS;
         }
         Command::Keys(KeysCommand::New { name }) => return new_key(name),
@@ -109,7 +105,7 @@ fn new_key(name: &str) -> ExitCode {
     match keys::new(name) {
         Ok(new) => {
             eprintln!("The key of {name}; it is shown this once:\n{}\n", new.key.expose());
-            println!("{}", new.entry);
+            chassis::print(&new.entry);
             ExitCode::SUCCESS
         }
         Err(message) => {
@@ -129,16 +125,16 @@ fn run_models(settings: &Settings, command: ModelsCommand) -> anyhow::Result<boo
     runtime.block_on(async {
         match command {
             ModelsCommand::List => models::list(settings).map(|table| {
-                println!("{table}");
+                chassis::print(&table);
                 true
             }),
             ModelsCommand::Pull { names } => models::pull(settings, names).await.map(|dir| {
-                println!("models are complete in {}", dir.display());
+                chassis::print(&format!("models are complete in {}", dir.display()));
                 true
             }),
             ModelsCommand::Verify { names } => {
                 models::verify(settings, names).await.map(|report| {
-                    println!("{}", report.text);
+                    chassis::print(&report.text);
                     report.sound
                 })
             }

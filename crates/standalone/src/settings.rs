@@ -75,10 +75,12 @@ impl Settings {
     /// Everything that is wrong with them at once.
     pub fn check_files(&self) -> Result<(), Problems> {
         let mut problems = Problems::default();
-        for found in [
-            Problems::in_files("standalone", &self.standalone),
-            Problems::in_files("edge", &self.edge),
-        ] {
+        // The edge of this process is where this process listens.
+        let mut edge = self.edge.clone();
+        edge.service.listen.clone_from(&self.standalone.service.listen);
+        for found in
+            [Problems::in_files("standalone", &self.standalone), Problems::in_files("edge", &edge)]
+        {
             problems.merge(found.err().unwrap_or_default());
         }
         if problems.is_empty() { Ok(()) } else { Err(problems) }

@@ -4,8 +4,14 @@
 
 use super::{Change, Demand, Kind, Settlement, Standing, StateConfig, StateError, Taken};
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, RedisError, Script};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, IntoConnectionInfo as _, RedisError,
+    Script, TlsCertificates,
+};
+use std::error::Error;
 use std::future::Future;
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Mutex;
 
@@ -18,7 +24,9 @@ const FIGURES: usize = 4;
 
 /// Counters in Redis.
 pub struct Shared {
-    client: Client,
+    server: ConnectionInfo,
+    /// Empty for those that the system trusts.
+    ca_file: String,
     connection: Mutex<Option<MultiplexedConnection>>,
     timeout: Duration,
     take: Script,
@@ -27,7 +35,7 @@ pub struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The client knows the URL, and with it a password.
+        // The server's part may hold a password.
         f.debug_struct("Shared").field("timeout", &self.timeout).finish_non_exhaustive()
     }
 }
@@ -43,11 +51,13 @@ impl Shared {
             return Ok(None);
         }
         // The library's own message may quote the URL, and with it a password.
-        let client = Client::open(url).map_err(|_quotes_url| {
-            StateError::Redis("`redis_url` is not a URL like redis://host:6379".to_owned())
+        let server = url.into_connection_info().map_err(|_quotes_url| {
+            let expected = "`redis_url` is not a URL like redis://host:6379 or rediss://host:6380";
+            StateError::Redis(expected.to_owned())
         })?;
         Ok(Some(Self {
-            client,
+            server,
+            ca_file: config.redis_ca_file.clone(),
             connection: Mutex::default(),
             timeout: Duration::from_millis(config.timeout_ms),
             take: Script::new(include_str!("take.lua")),
@@ -159,9 +169,20 @@ impl Shared {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout));
-        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        let client = self.client().await?;
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         *slot = Some(connection.clone());
         Ok(connection)
+    }
+
+    /// Made for each connection, so that certificates that were renewed count with the next one.
+    async fn client(&self) -> Result<Client, RedisError> {
+        let server = self.server.clone();
+        if self.ca_file.is_empty() {
+            return Client::open(server);
+        }
+        let root_cert = Some(tokio::fs::read(&self.ca_file).await?);
+        Client::build_with_tls(server, TlsCertificates { client_tls: None, root_cert })
     }
 }
 
@@ -175,12 +196,18 @@ fn refused(error: &RedisError) -> bool {
     code || error.kind() == ErrorKind::AuthenticationFailed
 }
 
-/// The kind of error and the code of Redis; its whole message could quote what was sent.
+/// The kind of error with the code of Redis, or with what the network or TLS says; the message of Redis could quote what was sent.
 fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("{} ({code})", error.category()),
+    let cause = error.code().map(str::to_owned).or_else(|| network(error));
+    match cause {
+        Some(cause) => format!("{} ({cause})", error.category()),
         None => error.category().to_owned(),
     }
+}
+
+fn network(error: &RedisError) -> Option<String> {
+    let held = error.source()?.downcast_ref::<Arc<dyn Error + Send + Sync>>()?;
+    held.downcast_ref::<io::Error>().map(ToString::to_string)
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {
@@ -213,7 +240,11 @@ pub(super) mod tests {
     }
 
     fn open(url: &str) -> Result<Option<Shared>, StateError> {
-        Shared::open(&StateConfig { redis_url: Secret::new(url), timeout_ms: 200 })
+        Shared::open(&StateConfig {
+            redis_url: Secret::new(url),
+            redis_ca_file: String::new(),
+            timeout_ms: 200,
+        })
     }
 
     #[tokio::test]

@@ -27,9 +27,8 @@ pub(crate) fn schema_for(request: &GenerateRequest) -> Result<Option<Value>, Cha
     let answer = match &request.response_format {
         ResponseFormat::Text => return Ok(None),
         ResponseFormat::JsonObject => json!({ "type": "object" }),
-        // A schema is always held to exactly.
-        ResponseFormat::JsonSchema { name: _, schema, strict: _ } => {
-            document.add(schema, Mode::Exact).map_err(|p| invalid(RESPONSE_SCHEMA, p))?
+        ResponseFormat::JsonSchema { name: _, schema, strict } => {
+            document.add(schema, mode(*strict)).map_err(bad_format)?
         }
     };
     // With tools at hand the model may call one instead of answering.
@@ -40,7 +39,7 @@ pub(crate) fn schema_for(request: &GenerateRequest) -> Result<Option<Value>, Cha
         shapes.push(answer);
         json!({ "anyOf": shapes })
     };
-    document.finish(root).map(Some).map_err(|p| invalid(RESPONSE_SCHEMA, p))
+    document.finish(root).map(Some).map_err(bad_format)
 }
 
 /// Whether `request` forces the call of a tool.
@@ -66,7 +65,8 @@ pub(crate) fn is_forced(request: &GenerateRequest) -> Result<bool, ChatError> {
 fn forced_call(request: &GenerateRequest) -> Result<Value, ChatError> {
     let mut document = Document::default();
     let shapes = calls(request, &mut document)?;
-    document.finish(json!({ "anyOf": shapes })).map_err(|p| invalid("tools", p))
+    let finished = document.finish(json!({ "anyOf": shapes }));
+    finished.map_err(|p| bad(("tools", "tools"), "", p))
 }
 
 /// One shape for each tool that may be called.
@@ -80,18 +80,18 @@ fn calls(request: &GenerateRequest, document: &mut Document) -> Result<Vec<Value
         };
         if callable {
             let target = format!("tools.{index}.function.parameters");
-            shapes.push(call_shape(tool, document).map_err(|p| invalid(&target, p))?);
+            let shape = call_shape(tool, document);
+            shapes.push(shape.map_err(|p| bad((&target, &target), &tool.name, p))?);
         }
     }
     Ok(shapes)
 }
 
 fn call_shape(tool: &Tool, document: &mut Document) -> Result<Value, Problem> {
-    let mode = if tool.strict { Mode::Exact } else { Mode::Loose };
     let arguments = match &tool.parameters {
         None => json!({ "type": "object", "properties": {}, "required": [] }),
         Some(Value::Object(fields)) if fields.is_empty() => json!({ "type": "object" }),
-        Some(schema) => document.add(schema, mode)?,
+        Some(schema) => document.add(schema, mode(tool.strict))?,
     };
     Ok(json!({
         "type": "object",
@@ -101,14 +101,31 @@ fn call_shape(tool: &Tool, document: &mut Document) -> Result<Value, Problem> {
     }))
 }
 
-fn invalid(target: &str, problem: Problem) -> ChatError {
-    let Problem { path, message } = problem;
+/// How a schema is held to: without `strict`, by as much of it as can be enforced.
+const fn mode(strict: bool) -> Mode {
+    if strict { Mode::Exact } else { Mode::Loose }
+}
+
+fn bad_format(problem: Problem) -> ChatError {
+    bad((RESPONSE_SCHEMA, "response_format"), "json_schema", problem)
+}
+
+/// The error for a schema in the field `target`; where it only cannot be enforced, `field` and `input` are what the contract's
+/// `parameter_not_supported` shows (section 6.2).
+fn bad((target, field): (&str, &str), input: &str, problem: Problem) -> ChatError {
+    let Problem { path, message, unsupported } = problem;
     let (at, place) = if path.is_empty() {
         (target.to_owned(), "the schema".to_owned())
     } else {
         (format!("{target}.{path}"), format!("`{path}` of the schema"))
     };
-    ChatError::invalid(at, format!("{place} {message}"))
+    let advice = if unsupported { "; without `strict` it is not held to" } else { "" };
+    let message = format!("{place} {message}{advice}");
+    if unsupported {
+        ChatError::unsupported(field, json!(input), message)
+    } else {
+        ChatError::invalid(at, message)
+    }
 }
 
 /// The sampler that allows only what fits `schema`.
@@ -181,11 +198,23 @@ mod tests {
         assert!(message.contains("`nobody`"));
 
         let schema = json!({ "type": "object", "properties": { "a": { "not": {} } } });
-        let format = ResponseFormat::JsonSchema { name: "a".into(), schema, strict: false };
-        let format = request(ToolChoice::None, format);
-        let Err(ChatError::Invalid { target, message }) = schema_for(&format) else { panic!() };
-        assert_eq!(target, "response_format.json_schema.schema.properties.a");
-        assert!(message.contains("`not`"));
+        let format = |schema: &Value, strict| {
+            let schema = schema.clone();
+            let format = ResponseFormat::JsonSchema { name: "a".into(), schema, strict };
+            schema_for(&request(ToolChoice::None, format))
+        };
+        let Err(ChatError::Unsupported { target, input, message }) = format(&schema, true) else {
+            panic!()
+        };
+        assert_eq!((target.as_str(), input), ("response_format", json!("json_schema")));
+        assert!(message.starts_with("`properties.a` of the schema") && message.contains("`not`"));
+        assert!(format(&schema, false).is_ok(), "the rest of it is held to");
+
+        let wrong = json!({ "type": "object", "properties": { "a": { "type": "word" } } });
+        for strict in [true, false] {
+            let Err(ChatError::Invalid { target, .. }) = format(&wrong, strict) else { panic!() };
+            assert_eq!(target, "response_format.json_schema.schema.properties.a");
+        }
     }
 
     #[test]
@@ -193,7 +222,10 @@ mod tests {
         let mut strict = request(ToolChoice::Required, ResponseFormat::Text);
         assert!(schema_for(&strict).is_ok());
         strict.tools[0].strict = true;
-        let Err(ChatError::Invalid { target, .. }) = schema_for(&strict) else { panic!() };
-        assert_eq!(target, "tools.0.function.parameters.properties.city");
+        let Err(ChatError::Unsupported { target, input, message }) = schema_for(&strict) else {
+            panic!()
+        };
+        assert_eq!((target.as_str(), input), ("tools.0.function.parameters", json!("weather")));
+        assert!(message.starts_with("`properties.city` of the schema"), "{message}");
     }
 }

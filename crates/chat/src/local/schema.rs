@@ -39,6 +39,8 @@ pub(crate) struct Problem {
     pub(crate) path: String,
     /// What was expected.
     pub(crate) message: String,
+    /// The schema is a right one, but this cannot be enforced.
+    pub(crate) unsupported: bool,
 }
 
 /// Several schemas rewritten into one document whose definitions do not clash.
@@ -74,7 +76,7 @@ impl Document {
             total = total.saturating_add(beginnings(definition, &self.definitions, &mut known)?);
         }
         if total > MOST_BEGINNINGS {
-            return Err(problem("", "has too many nested alternatives"));
+            return Err(unsupported("", "has too many nested alternatives"));
         }
         let Value::Object(mut fields) = root else { return Err(problem("", "must be an object")) };
         if !self.definitions.is_empty() {
@@ -111,10 +113,13 @@ impl<'a> Rewriter<'a, '_> {
     fn rewrite(&mut self, schema: &'a Value, path: &Path) -> Result<Value, Problem> {
         self.document.nodes += 1;
         if self.document.nodes > MOST_NODES {
-            return Err(problem("", format!("has more than {MOST_NODES} nodes")));
+            return Err(unsupported("", format!("has more than {MOST_NODES} nodes")));
         }
         if path.depth > DEEPEST {
-            return Err(problem(&path.text, format!("is nested more than {DEEPEST} levels deep")));
+            return Err(unsupported(
+                &path.text,
+                format!("is nested more than {DEEPEST} levels deep"),
+            ));
         }
         let fields = match schema {
             Value::Bool(true) => return Ok(json!({})),
@@ -164,7 +169,7 @@ impl<'a> Rewriter<'a, '_> {
                 (name == "uniqueItems" && value == &Value::Bool(false)) || name == "type";
             match combined {
                 Some(other) if !harmless => {
-                    return Err(problem(
+                    return Err(unsupported(
                         &path.text,
                         format!("has `{name}` beside `{other}`, which is not supported"),
                     ));
@@ -172,7 +177,7 @@ impl<'a> Rewriter<'a, '_> {
                 Some(_) => {}
                 None if harmless || STRUCTURE.contains(&name) => {}
                 None => {
-                    return Err(problem(
+                    return Err(unsupported(
                         &path.text,
                         format!("has the keyword `{name}`, which is not supported"),
                     ));
@@ -233,7 +238,7 @@ impl<'a> Rewriter<'a, '_> {
                 Ok(json!({ "anyOf": parts.collect::<Result<Vec<_>, _>>()? }))
             }
             _ if self.mode == Mode::Loose => Ok(json!({})),
-            _ => Err(problem(&path.text, "`allOf` of several schemas is not supported")),
+            _ => Err(unsupported(&path.text, "`allOf` of several schemas is not supported")),
         }
     }
 
@@ -262,8 +267,8 @@ impl<'a> Rewriter<'a, '_> {
         match kind {
             "object" => self.object(fields, path),
             "array" => self.array(fields, path),
-            "string" => string(fields, path),
-            "integer" => integer(fields, path),
+            "string" => string(fields, self.mode, path),
+            "integer" => integer(fields, self.mode, path),
             "number" => self.number(fields, path),
             "boolean" | "null" => Ok(json!({ "type": kind })),
             other => Err(problem(&path.text, format!("has the unknown type `{other}`"))),
@@ -281,7 +286,7 @@ impl<'a> Rewriter<'a, '_> {
         let mut rewritten = Map::new();
         for (name, property) in properties.into_iter().flatten() {
             if name.len() > LONGEST_NAME || name.contains('\0') {
-                return Err(problem(
+                return Err(unsupported(
                     &path.text,
                     format!("has a property name longer than {LONGEST_NAME} bytes"),
                 ));
@@ -292,7 +297,10 @@ impl<'a> Rewriter<'a, '_> {
             );
         }
         if rewritten.len() > MOST_PROPERTIES {
-            return Err(problem(&path.text, format!("has more than {MOST_PROPERTIES} properties")));
+            return Err(unsupported(
+                &path.text,
+                format!("has more than {MOST_PROPERTIES} properties"),
+            ));
         }
         let required = required_of(fields, properties.unwrap_or(&empty), self.mode, path)?;
         if properties.is_some() {
@@ -303,7 +311,7 @@ impl<'a> Rewriter<'a, '_> {
             Some(Value::Bool(false)) | None => {}
             Some(_) if properties.is_some_and(|p| p.keys().any(|name| !is_plain(name))) => {
                 // The converter writes the names into character classes without escaping.
-                return Err(problem(
+                return Err(unsupported(
                     &path.text,
                     "allows further properties beside one whose name has punctuation",
                 ));
@@ -337,14 +345,14 @@ impl<'a> Rewriter<'a, '_> {
         if let Some(items) = fields.get("items") {
             out["items"] = self.rewrite(items, &path.join("items"))?;
         }
-        counts(&mut out, fields, ["minItems", "maxItems"], path)?;
+        counts(&mut out, fields, ["minItems", "maxItems"], (self.mode, path))?;
         Ok(out)
     }
 
     fn number(&self, fields: &Map<String, Value>, path: &Path) -> Result<Value, Problem> {
         let bounds = ["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"];
         match bounds.into_iter().find(|k| fields.contains_key(*k)) {
-            Some(key) if self.mode == Mode::Exact => Err(problem(
+            Some(key) if self.mode == Mode::Exact => Err(unsupported(
                 &path.text,
                 format!(
                     "has the keyword `{key}`, which is supported for `integer` but not for `number`"
@@ -392,7 +400,11 @@ fn beginnings(
 }
 
 fn problem(path: &str, message: impl Into<String>) -> Problem {
-    Problem { path: path.to_owned(), message: message.into() }
+    Problem { path: path.to_owned(), message: message.into(), unsupported: false }
+}
+
+fn unsupported(path: &str, message: impl Into<String>) -> Problem {
+    Problem { unsupported: true, ..problem(path, message) }
 }
 
 #[cfg(test)]

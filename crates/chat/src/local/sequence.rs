@@ -105,7 +105,8 @@ impl Sequence {
         };
         let found = match logits {
             Some(logits) => scores(logits, token.0, top),
-            None => Scores { chosen: 0.0, best: Vec::new() },
+            // Nothing stands before it that it could follow from.
+            None => Scores { chosen: f32::NAN, best: Vec::new() },
         };
         self.prompt_logprobs.push(logprob(model, token, found));
     }

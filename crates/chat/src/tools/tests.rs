@@ -77,6 +77,17 @@ fn a_fence_around_a_call_is_removed() {
 }
 
 #[test]
+fn a_fence_or_tag_around_several_calls_is_removed_whole() {
+    let calls = [call("add", r#"{"a":1}"#), call("add", "{}")];
+    let inside = "\n{\"name\":\"add\",\"arguments\":{\"a\":1}}\n{\"name\":\"add\"}\n";
+    under_every_cut(&format!("```json{inside}```\n"), &calls);
+    under_every_cut(&format!("<tool_call>{inside}</tool_call>"), &calls);
+    let [one, two] = calls;
+    let fenced = format!("```{inside}```\nSee ```rust\nfn main() {{}}\n```");
+    under_every_cut(&fenced, &[one, two, text("\nSee ```rust\nfn main() {}\n```")]);
+}
+
+#[test]
 fn a_fence_around_anything_else_is_text() {
     for plain in [
         "Look:\n```json\n{\"city\": \"Paris\"}\n```\nDone.",

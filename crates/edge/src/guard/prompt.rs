@@ -26,8 +26,33 @@ pub struct Prompt {
     pub conversation: bool,
     /// Encoded image files.
     pub images: Vec<Vec<u8>>,
+    /// What the caller calls all that.
+    pub(super) names: Names,
     /// The first part that no policy can look at.
     unseen: Option<Fault>,
+}
+
+/// Fields of the request that what is judged came from.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Names {
+    /// Of the texts.
+    whole: &'static str,
+    /// Of each image.
+    images: Vec<String>,
+}
+
+impl Names {
+    /// `fault` of the content-safety service, whose own fields no caller knows, with the field of the caller.
+    pub(super) fn translate(&self, fault: Fault) -> Fault {
+        let Some(target) = &fault.target else { return fault };
+        let image = target.strip_prefix("images.").and_then(|at| at.parse::<usize>().ok());
+        let field = match image.and_then(|at| self.images.get(at)) {
+            Some(image) => image.clone(),
+            None if ["segments", "images"].contains(&target.as_str()) => self.whole.to_owned(),
+            None => return fault,
+        };
+        fault.with_target(field)
+    }
 }
 
 impl Prompt {
@@ -49,7 +74,7 @@ impl Prompt {
     /// A conversation. `screening` is only looked at for whether there is a policy: without, nothing is copied.
     #[must_use]
     pub fn conversation(request: &ChatCompletionsRequest, screening: &Screening) -> Self {
-        let mut prompt = Self { conversation: true, ..Self::default() };
+        let mut prompt = Self { conversation: true, ..Self::of("messages") };
         if !screening.is_off() {
             for (i, message) in request.messages.iter().enumerate() {
                 prompt.message(i, message);
@@ -61,7 +86,7 @@ impl Prompt {
     /// Prompts to continue.
     #[must_use]
     pub fn completions(request: &CompletionsRequest, screening: &Screening) -> Self {
-        let mut prompt = Self::default();
+        let mut prompt = Self::of("prompt");
         if !screening.is_off() {
             for completion in &request.prompts {
                 match completion {
@@ -77,7 +102,7 @@ impl Prompt {
     /// Texts to embed.
     #[must_use]
     pub fn embeddings(request: &EmbeddingsRequest, screening: &Screening) -> Self {
-        let mut prompt = Self::default();
+        let mut prompt = Self::of("input");
         if !screening.is_off() {
             for input in &request.input {
                 match input {
@@ -96,14 +121,20 @@ impl Prompt {
         images: &[Vec<u8>],
         screening: &Screening,
     ) -> Self {
-        let mut prompt = Self::default();
+        let mut prompt = Self::of("input");
         if !screening.is_off() {
             prompt.images = images.to_vec();
+            prompt.names.images = (0..images.len()).map(|at| format!("input.{at}.image")).collect();
             for input in &request.input {
                 prompt.text(Source::User, input.text.as_deref().unwrap_or_default());
             }
         }
         prompt
+    }
+
+    fn of(whole: &'static str) -> Self {
+        let names = Names { whole, ..Names::default() };
+        Self { names, ..Self::default() }
     }
 
     fn message(&mut self, index: usize, message: &ChatMessage) {
@@ -119,7 +150,10 @@ impl Prompt {
                 ContentPart::Text(text) => self.text(source, text),
                 ContentPart::ImageUrl { url, .. } => {
                     match DataUrl::parse(url).map(|d| d.decode(&target())) {
-                        Some(Ok(image)) => self.images.push(image),
+                        Some(Ok(image)) => {
+                            self.images.push(image);
+                            self.names.images.push(target());
+                        }
                         Some(Err(fault)) => self.unseen = self.unseen.take().or(Some(fault)),
                         None => self.cannot(&target(), "an image behind a URL", "a data URL"),
                     }
@@ -221,6 +255,26 @@ mod tests {
         let fault = image("https://x/y.png").for_policy().unwrap_err();
         assert_eq!(fault.target.as_deref(), Some("messages.0.content.0"));
         assert!(image("data:image/png;base64,!").for_policy().is_err());
+    }
+
+    #[test]
+    fn what_the_service_refuses_is_told_by_the_fields_of_the_caller() {
+        let data = "data:image/png;base64,aGk=";
+        let part = json!({"type": "image_url", "image_url": {"url": data}});
+        let prompt = conversation(&json!([{"role": "user", "content": "u"},
+            {"role": "user", "content": [{"type": "text", "text": "t"}, part]}]));
+        let told = |target: &str| prompt.names.translate(Fault::invalid(target, "bad")).target;
+        assert_eq!(told("images.0").as_deref(), Some("messages.1.content.1"));
+        assert_eq!(told("images").as_deref(), Some("messages"));
+        assert_eq!(told("segments").as_deref(), Some("messages"));
+        assert_eq!(told("policy").as_deref(), Some("policy"));
+
+        let body = json!({"input": [{"image": data}, {"image": data}]}).to_string();
+        let parsed = ImageEmbeddingsRequest::parse(body.as_bytes(), Vocabulary::OPENAI, 2).unwrap();
+        let files = [b"hi".to_vec(), b"hi".to_vec()];
+        let prompt = Prompt::images(&parsed.request, &files, &policy("default"));
+        let fault = prompt.names.translate(Fault::invalid("images.1", "bad"));
+        assert_eq!(fault.target.as_deref(), Some("input.1.image"));
     }
 
     #[test]

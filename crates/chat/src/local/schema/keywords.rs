@@ -2,7 +2,7 @@
 //!
 //! Separate because none of them needs the document around it.
 
-use super::{LONGEST_NAME, Mode, Path, Problem, problem};
+use super::{LONGEST_NAME, Mode, Path, Problem, problem, unsupported};
 use serde_json::{Map, Value, json};
 
 /// Keywords without influence on what is valid.
@@ -52,9 +52,13 @@ const LARGEST_COUNT: u64 = 1000;
 /// Largest bound of an integer: the converter writes 15 digits at most.
 const LARGEST_BOUND: f64 = 1e15;
 
-pub(super) fn string(fields: &Map<String, Value>, path: &Path) -> Result<Value, Problem> {
+pub(super) fn string(
+    fields: &Map<String, Value>,
+    mode: Mode,
+    path: &Path,
+) -> Result<Value, Problem> {
     let mut out = json!({ "type": "string" });
-    counts(&mut out, fields, ["minLength", "maxLength"], path)?;
+    counts(&mut out, fields, ["minLength", "maxLength"], (mode, path))?;
     if let Some(format) = fields.get("format").and_then(Value::as_str) {
         // Other formats are annotations, as the specification has it.
         if ["date", "time", "date-time", "uuid"].contains(&format) {
@@ -64,14 +68,22 @@ pub(super) fn string(fields: &Map<String, Value>, path: &Path) -> Result<Value, 
     Ok(out)
 }
 
-pub(super) fn integer(fields: &Map<String, Value>, path: &Path) -> Result<Value, Problem> {
+pub(super) fn integer(
+    fields: &Map<String, Value>,
+    mode: Mode,
+    path: &Path,
+) -> Result<Value, Problem> {
     let bound = |key: &str| match fields.get(key) {
         None | Some(Value::Bool(_)) => Ok(None),
         Some(value) => match value.as_f64() {
             Some(number) if number.abs() <= LARGEST_BOUND => Ok(Some(number)),
-            Some(_) | None => {
-                Err(problem(&path.text, format!("`{key}` must be a number of at most 15 digits")))
+            Some(_) if mode == Mode::Loose => Ok(None),
+            Some(_) => {
+                let message =
+                    format!("has a `{key}` of more than 15 digits, which is not supported");
+                Err(unsupported(&path.text, message))
             }
+            None => Err(problem(&path.text, format!("`{key}` must be a number"))),
         },
     };
     let above = bound("exclusiveMinimum")?.map(|b| b.floor() + 1.0);
@@ -105,15 +117,21 @@ pub(super) fn counts(
     out: &mut Value,
     fields: &Map<String, Value>,
     keys: [&str; 2],
-    path: &Path,
+    (mode, path): (Mode, &Path),
 ) -> Result<(), Problem> {
     let mut limits = [None, None];
     for (key, limit) in keys.into_iter().zip(&mut limits) {
         let Some(value) = fields.get(key) else { continue };
-        let count = value.as_u64().filter(|n| *n <= LARGEST_COUNT);
-        let count = count.ok_or_else(|| {
-            problem(&path.text, format!("`{key}` must be an integer from 0 to {LARGEST_COUNT}"))
+        let count = value.as_u64().ok_or_else(|| {
+            problem(&path.text, format!("`{key}` must be an integer that is not negative"))
         })?;
+        if count > LARGEST_COUNT {
+            if mode == Mode::Loose {
+                continue;
+            }
+            let message = format!("has a `{key}` above {LARGEST_COUNT}, which is not supported");
+            return Err(unsupported(&path.text, message));
+        }
         out[key] = json!(count);
         *limit = Some(count);
     }

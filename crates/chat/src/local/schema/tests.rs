@@ -8,6 +8,10 @@ fn exact(schema: &Value) -> Result<Value, Problem> {
     document.finish(root)
 }
 
+fn loose(schema: &Value) -> Result<Value, Problem> {
+    Document::default().add(schema, Mode::Loose)
+}
+
 fn message(schema: &Value) -> String {
     let problem = exact(schema).unwrap_err();
     format!("{}: {}", problem.path, problem.message)
@@ -57,6 +61,17 @@ fn what_cannot_be_enforced_is_refused_by_name() {
         (json!({ "$ref": "#/$defs/none" }), "refers to nothing"),
     ] {
         assert!(message(&schema).contains(word), "{schema}: {}", message(&schema));
+    }
+    for (schema, is_right) in [
+        (json!({ "type": "string", "pattern": "^a$" }), true),
+        (json!({ "type": "string", "maxLength": 5000 }), true),
+        (json!({ "type": "integer", "maximum": 1e16 }), true),
+        (json!({ "type": "string", "maxLength": "many" }), false),
+        (json!({ "type": "word" }), false),
+        (json!({ "$ref": "#/$defs/none" }), false),
+    ] {
+        assert_eq!(exact(&schema).unwrap_err().unsupported, is_right, "{schema}");
+        assert_eq!(loose(&schema).is_ok(), is_right, "{schema}");
     }
     let nested = json!({ "type": "object", "properties": { "a": { "type": "array", "items": { "type": "string", "pattern": "x" } } } });
     assert!(message(&nested).starts_with("properties.a.items: "));

@@ -101,6 +101,21 @@ async fn other_content_types_are_415() {
 }
 
 #[tokio::test]
+async fn compressed_bodies_are_415_by_name() {
+    let edge = edge(&[]).await;
+    for (coding, status) in [("gzip", 415), ("br, gzip", 415), ("Identity", 200)] {
+        let encoded = ("content-encoding", coding);
+        let answer = edge.post_with(encoded, &inference("/chat/completions"), &says("hi")).await;
+        assert_eq!(answer.status.as_u16(), status, "{coding}");
+        if status == 415 {
+            assert!(
+                answer.json()["error"]["message"].as_str().unwrap().contains("Content-Encoding")
+            );
+        }
+    }
+}
+
+#[tokio::test]
 async fn bodies_over_the_limit_are_413_with_and_without_a_length() {
     let edge = edge(&[("EDGE__LIMITS__BODY_BYTES", "100")]).await;
     let path = inference("/chat/completions");

@@ -10,14 +10,22 @@ import sys
 from pathlib import Path
 
 HOME = Path(__file__).resolve().parents[2] / "helm/koine/files/dashboards"
-# Nothing of the workspace is named in a query but metrics; `$instance` picks pods.
-I = 'instance=~"$instance"'
+# Nothing of the workspace is named in a query but metrics; `$namespace` picks installations, and is no label without Kubernetes;
+# `$instance` picks pods of the service that the dashboard is about.
+N = 'namespace=~"$namespace"'
+I = f'{N}, instance=~"$instance"'
 
 
-def rate(metric, by=None, only=""):
-    matchers = I + (f", {only}" if only else "")
+def rate(metric, by=None, only="", pods=I):
+    matchers = pods + (f", {only}" if only else "")
     summed = f"sum by ({by}) " if by else "sum"
     return f"{summed}(rate({metric}{{{matchers}}}[$__rate_interval]))"
+
+
+def rare(metric, by=None, only="", pods=I):
+    """The rate of what a healthy installation never counts: 0 then, and not that there is no data."""
+    zero = f'label_replace(vector(0), "{by.split(", ")[0]}", "none", "", "")' if by else "vector(0)"
+    return f"({rate(metric, by, only, pods)} or {zero})"
 
 
 def quantiles(metric, by=None, only=""):
@@ -31,15 +39,17 @@ def panel(title, about, unit, *queries, kind="timeseries", width=8, stack=False)
     return {"title": title, "about": about, "unit": unit, "queries": queries, "kind": kind, "width": width, "stack": stack}
 
 
-ERRORS = f'sum(rate(edge_requests_total{{{I}, status=~"5.."}}[$__rate_interval])) / {rate("edge_requests_total")}'
-BROKEN = f'sum(rate(edge_requests_total{{{I}, outcome="broken"}}[$__rate_interval])) / {rate("edge_requests_total")}'
+def part(only):
+    """Part of the requests."""
+    return f'{rare("edge_requests_total", only=only)} / {rate("edge_requests_total")}'
 
-LEFT = f'sum(rate(edge_requests_total{{{I}, outcome="abandoned"}}[$__rate_interval])) / {rate("edge_requests_total")}'
+
+ERRORS, BROKEN, LEFT = part('status=~"5.."'), part('outcome="broken"'), part('outcome="abandoned"')
 
 OVERVIEW = ("Koine: overview", "edge_requests_total", {
     "What clients see": [
         panel("Processes up", "Below the number that should run: a process is away or its admin port is.", "short",
-              ('sum by (job) (up{job=~"koine-.*"})', "{{job}}"), kind="stat", width=6),
+              (f'sum by (job) (up{{job=~"koine-.*", {N}}})', "{{job}}"), kind="stat", width=6),
         panel("Requests", "All routes.", "reqps", (rate("edge_requests_total"), "requests"), kind="stat", width=6),
         panel("Errors of ours", "Part of the requests answered with 5xx.", "percentunit", (ERRORS, "5xx"), kind="stat", width=6),
         panel("Broken streams", "Part of the requests that failed after the first byte.", "percentunit",
@@ -58,9 +68,17 @@ OVERVIEW = ("Koine: overview", "edge_requests_total", {
         panel("Requests in flight at the edge", "The edge's signal for autoscaling.", "short",
               (f"sum by (instance) (edge_in_flight_requests{{{I}}})", "{{instance}}")),
         panel("Sequences that wait for the engine", "Chat's signal. Above zero for long: more replicas, or fewer requests.", "short",
-              ("sum by (instance) (chat_waiting_sequences)", "{{instance}}")),
+              (f"sum by (instance) (chat_waiting_sequences{{{N}}})", "{{instance}}")),
         panel("Tokens that wait for ONNX Runtime", "The signal of embedding and content safety.", "short",
-              ("sum by (job, model) (onnx_queue_tokens)", "{{job}} {{model}}")),
+              (f"sum by (job, model) (onnx_queue_tokens{{{N}}})", "{{job}} {{model}}")),
+    ],
+    "What no request shows": [
+        panel("Configurations refused", "Changed files that were wrong: the ones before hold.", "ops",
+              (rare("config_reloads_total", "job", 'outcome="refused"', N), "{{job}}")),
+        panel("Turned away at the doors", "Calls of a model service without its token.", "ops",
+              (rare("door_refusals_total", "job", pods=N), "{{job}}")),
+        panel("Spans lost", "By why they did not leave: the collector, or a queue that was full.", "ops",
+              (rare("telemetry_spans_lost_total", "job, why", pods=N), "{{job}} {{why}}")),
     ],
 })
 
@@ -94,7 +112,7 @@ EDGE = ("Koine: edge", "edge_requests_total", {
         panel("Time by model", "As the edge sees it: with the queue and the network. 95 in 100 are faster.", "s",
               *quantiles("gen_ai_client_operation_duration_seconds", "gen_ai_request_model")),
         panel("How calls fail", "By the error; cancelled is a client that left, or a prompt that was blocked meanwhile.", "ops",
-              (rate("gen_ai_client_operation_duration_seconds_count", "error_type", 'error_type!=""'), "{{error_type}}"), stack=True),
+              (rare("gen_ai_client_operation_duration_seconds_count", "error_type", 'error_type!=""'), "{{error_type}}"), stack=True),
         panel("Tokens of a call", "Median, read and written.", "short",
               (f'histogram_quantile(0.5, {rate("gen_ai_client_token_usage_bucket", "le, gen_ai_token_type")})', "{{gen_ai_token_type}}")),
     ],
@@ -102,18 +120,19 @@ EDGE = ("Koine: edge", "edge_requests_total", {
         panel("Replicas known", "Of all services together, as each edge's name service says.", "short",
               (f"sum by (instance) (client_replicas{{{I}}})", "{{instance}}"), width=12),
         panel("Calls made again", "At another replica, because the first failed before anything of its answer was handed on.", "ops",
-              (rate("client_retries_total", "instance"), "{{instance}}"), width=12),
+              (rare("client_retries_total", "instance"), "{{instance}}"), width=12),
     ],
     "Who is let in": [
         panel("Turned away", "At the door: unknown or expired credentials, or valid ones that may not do this.", "reqps",
-              (rate("edge_turned_away_total", "why"), "{{why}}"), stack=True, width=6),
+              (rare("edge_turned_away_total", "why"), "{{why}}"), stack=True, width=6),
         panel("Over a limit", "Answered 429, by the limit that was reached.", "reqps",
-              (rate("edge_limited_requests_total", "deployment, limit"), "{{deployment}} {{limit}}"), stack=True, width=6),
+              (rare("edge_limited_requests_total", "deployment, limit"), "{{deployment}} {{limit}}"), stack=True, width=6),
         panel("Waiting for a slot", "Requests of deployments whose `concurrent` is taken.", "short",
-              (f"sum by (deployment) (edge_queued_requests{{{I}}})", "{{deployment}}"), width=6),
+              (f'sum by (deployment) (edge_queued_requests{{{I}}}) or label_replace(vector(0), "deployment", "none", "", "")', "{{deployment}}"),
+              width=6),
         panel("Time of that wait", "95 in 100 are shorter.", "s", *quantiles("edge_queue_seconds", "deployment"), width=6),
         panel("Limits not counted", "Redis did not answer; what was done instead.", "reqps",
-              (rate("edge_limits_unavailable_total", "instead"), "{{instead}}"), width=24),
+              (rare("edge_limits_unavailable_total", "instead"), "{{instead}}"), width=24),
     ],
     "Content safety around requests": [
         panel("Verdicts", "unavailable: the service did not answer in time.", "ops",
@@ -152,11 +171,11 @@ CHAT = ("Koine: chat", "chat_requests_total", {
         panel("Found in the cache", "Part of the prompt tokens that need not be read again.", "percentunit",
               (f'{rate("chat_cached_tokens_total")} / {rate("chat_prompt_tokens_total")}', "cached")),
         panel("Sequences that start over", "The cache is full: raise `chat.engine.cache_tokens` or add replicas.", "ops",
-              (rate("chat_step_backs_total"), "step backs")),
+              (rare("chat_step_backs_total"), "step backs")),
     ],
     "Servers upstream": [
         panel("Failures", "Of OpenAI-protocol servers behind `[[chat.remote]]`, by what went wrong.", "ops",
-              (rate("chat_remote_failures_total", "kind"), "{{kind}}"), width=24),
+              (rare("chat_remote_failures_total", "kind"), "{{kind}}"), width=24),
     ],
 })
 
@@ -191,7 +210,7 @@ EMBEDDING = ("Koine: embedding", "embedding_requests_total", {
     "ONNX Runtime": onnx("koine-embedding"),
     "Servers upstream": [
         panel("Failures", "Of OpenAI-protocol servers behind `[[embedding.remote]]`, by what went wrong.", "ops",
-              (rate("embedding_remote_failures_total", "kind"), "{{kind}}"), width=24),
+              (rare("embedding_remote_failures_total", "kind"), "{{kind}}"), width=24),
     ],
 })
 
@@ -210,7 +229,7 @@ SAFETY = ("Koine: content safety", "content_safety_requests_total", {
               (f'{rate("content_safety_verdicts_total", "direction", "outcome=" + chr(34) + "blocked" + chr(34))} '
                f'/ {rate("content_safety_verdicts_total", "direction")}', "{{direction}}")),
         panel("Why", "Category, attack or blocklist.", "ops",
-              (rate("content_safety_filtered_total", "direction, reason"), "{{direction}} {{reason}}"), stack=True),
+              (rare("content_safety_filtered_total", "direction, reason"), "{{direction}} {{reason}}"), stack=True),
     ],
     "ONNX Runtime": onnx("koine-content-safety"),
 })
@@ -241,6 +260,13 @@ def grafana_panel(number, at, spec):
     }
 
 
+def choice(label, series):
+    """A variable with the values of a label; all of them are also what has no such label."""
+    return {"name": label, "label": label.capitalize(), "type": "query", "datasource": DATASOURCE, "refresh": 2, "sort": 1,
+            "query": {"query": f"label_values({series}, {label})", "refId": label}, "multi": True, "includeAll": True,
+            "allValue": ".*", "current": {"text": "All", "value": "$__all"}}
+
+
 def grafana(slug, dashboard):
     title, instances, rows = dashboard
     panels, top, number = [], 0, 0
@@ -259,9 +285,8 @@ def grafana(slug, dashboard):
         top += height
     variables = [
         {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "refresh": 1},
-        {"name": "instance", "label": "Instance", "type": "query", "datasource": DATASOURCE, "refresh": 2, "sort": 1,
-         "query": {"query": f"label_values({instances}, instance)", "refId": "instances"}, "multi": True, "includeAll": True,
-         "allValue": ".*", "current": {"text": "All", "value": "$__all"}},
+        choice("namespace", instances),
+        choice("instance", f"{instances}{{{N}}}"),
     ]
     return {
         "uid": f"koine-{slug}", "title": title, "tags": ["koine"], "editable": True, "schemaVersion": 39, "version": 1,

@@ -19,23 +19,24 @@ The four services of [Koine](../../README.md), each scaled by itself. Made of `v
 
 ```bash
 kubectl create secret generic koine-keys --from-literal=keys="$(openssl rand -hex 32)"
-helm install koine helm/koine --set edge.auth.existingSecret=koine-keys
+helm install koine helm/koine --set edge.auth.existingSecret=koine-keys --set image.repository=registry.example.com/koine
 helm test koine --logs
 ```
 
-Needs Kubernetes 1.30 or newer and helm 3 or 4. Pods run as nobody, with a root file system that is read-only, without
-capabilities and without a token; only the edge can be reached from outside the release. Secrets are named, never made.
+The images are those of `make images`, in your registry. Needs Kubernetes 1.30 or newer and helm 3 or 4. Pods run as nobody, with
+a root file system that is read-only, without capabilities and without a token; only the edge can be reached from outside the
+release. Secrets are named, never made.
 
 | file | for |
 | --- | --- |
 | `values-dev.yaml` | one small pod of each, on a laptop's cluster |
 | `values-ha.yaml` | several of each over zones, scaled by what waits, with alerts and dashboards |
 | `values-tls.yaml` | HTTPS for callers, mutual TLS and a token within |
-| `ci/*-values.yaml` | certificates by cert-manager; KEDA and the Gateway API; GPUs with weights in the images; an edge whose chat is elsewhere |
+| `ci/*-values.yaml` | certificates by cert-manager; KEDA and the Gateway API; GPUs with weights in the images; an edge whose chat is elsewhere; variables, names and servers of your own |
 
 What scales a service, beside its processors: requests in flight (`edge_in_flight_requests`), sequences that wait for a place
 in the batch (`chat_waiting_sequences`), tokens that wait for ONNX Runtime (`onnx_queue_tokens`). With `hpa` they need a metrics
-adapter (`deploy/kubernetes/prometheus-adapter.yaml`), with `keda` only Prometheus.
+adapter (`deploy/kubernetes/prometheus-adapter.yaml`), with `keda` only Prometheus and the ServiceMonitors.
 
 How weights arrive: `models.source` is `pull` (an init container fetches them, checks their sha256 and fills the volume),
 `volume` (they are there), or `image` (they are in images built on top of ours: see `docs/release.md`).

@@ -115,9 +115,36 @@ def test_only_the_edge_reaches_the_services_and_nobody_else_is_let_in():
             assert [p["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for p in door["from"]] == ["edge"]
 
 
+def ways(things, component):
+    """The rules by which pods of a component may connect."""
+    policies = [t for t in things if t["kind"] == "NetworkPolicy"]
+    return next(p["spec"]["egress"] for p in policies if p["metadata"]["labels"]["app.kubernetes.io/component"] == component)
+
+
+def ports(rules):
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
 def allowed_ports(component, case):
-    policy = next(p for p in of_kind(case, "NetworkPolicy") if p["metadata"]["labels"]["app.kubernetes.io/component"] == component)
-    return {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+    return ports(ways(objects(case), component))
+
+
+def rendered(tmp_path, values, helm="helm4", release="koine"):
+    """What these values install, laid over the least that can be said."""
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    done = run(helm, "template", release, CHART, "-n", render.NAMESPACE, *AUTH, "-f", file)
+    assert done.returncode == 0, done.stderr
+    return [o for o in yaml.safe_load_all(done.stdout) if o]
+
+
+def named(things, kind, name):
+    return next(t for t in things if t["kind"] == kind and t["metadata"]["name"] == name)
+
+
+def environment(things, name):
+    container = named(things, "Deployment", name)["spec"]["template"]["spec"]["containers"][0]
+    return {e["name"]: e.get("value", e.get("valueFrom")) for e in container["env"]}
 
 
 def test_what_the_values_lead_to_is_what_the_policies_let_through():
@@ -128,6 +155,40 @@ def test_what_the_values_lead_to_is_what_the_policies_let_through():
     # No weights are fetched: a server upstream and the collector are all that is left.
     assert allowed_ports("chat", "keda-gateway") == {53, 4317, 8000}
     assert allowed_ports("chat", "gpu") == {53}
+    # The provider of tokens, the proxy of `defaults.env`, which `edge.env` takes the place of; the Redis for trials.
+    assert allowed_ports("edge", "overrides") == {53, 5353, 50051, 50052, 50053, 6379, 8443}
+    # The index of packages beside the model hub, and servers upstream: in the config, and in a variable.
+    assert allowed_ports("chat", "overrides") == {53, 5353, 443, 3141, 8000}
+    assert allowed_ports("embedding", "overrides") == {53, 5353, 443, 3141, 8080}
+    assert allowed_ports("content-safety", "overrides") == {53, 5353, 443, 3141, 3128}
+
+
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+def test_urls_of_the_config_open_their_ports_and_no_others(tmp_path, helm):
+    def edge(config="", **values):
+        values = {"edge": {"config": config, **values.pop("edge", {})}, **values}
+        return ports(ways(rendered(tmp_path, values, helm), "edge")) - {53, 50051, 50052, 50053}
+
+    jwt = '[edge.auth.jwt]\nissuers = ["https://login.example.com"]\naudiences = ["a"]\n'
+    assert edge() == set()
+    assert edge(jwt) == {443}
+    assert edge(jwt + 'jwks_url = "http://keys.internal:8081/keys"\n') == {8081}
+    assert edge("# " + jwt.replace("\n", "\n# ")) == set()
+    assert edge('[edge.cors]\nallowed_origins = ["https://app.example.com"]') == set()
+    assert edge('[edge.state]\nredis_url = "rediss://:secret@redis.example"') == {6379}
+    assert edge('[edge.state]\nredis_url = "redis://redis.example:7000/1"') == {7000}
+    assert edge('[edge.service.telemetry]\notlp_endpoint = "http://collector-2"') == {80}
+    assert edge(telemetry={"otlpEndpoint": "http://collector-2:4317/"}) == {4317}
+    assert edge(chat={"enabled": False}, edge={"endpoints": {"chat": ["http://chat.other:50061"]}}) == {50061}
+    assert edge(edge={"env": [{"name": "EDGE__CHAT__ENDPOINTS", "value": '["http://[fd00::1]:50062"]'}]}) == {50062}
+    # What another object holds is not known; of Redis `redis.port` says it.
+    url = {"name": "EDGE__STATE__REDIS_URL", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
+    assert edge(edge={"env": [url]}, redis={"port": 6380}) == {6380}
+
+
+def test_a_port_that_an_egress_rule_names_is_left_to_that_rule():
+    (rule,) = [r for r in ways(objects("keda-gateway"), "chat") if {"port": 8000, "protocol": "TCP"} in r["ports"]]
+    assert rule["to"]
 
 
 @cases
@@ -170,6 +231,147 @@ def test_a_scaler_leaves_the_number_of_pods_alone(case):
         assert ("replicas" in deployment["spec"]) != (deployment["metadata"]["name"] in scaled)
 
 
+@cases
+def test_nothing_of_a_container_is_said_twice(case):
+    """Server-side apply refuses a list that has one key twice."""
+    for name, spec in pods(case):
+        for container in spec.get("initContainers", []) + spec["containers"]:
+            for what, key in (("env", "name"), ("ports", "containerPort"), ("volumeMounts", "mountPath")):
+                keys = [entry[key] for entry in container.get(what, [])]
+                assert len(keys) == len(set(keys)), (name, what, keys)
+        volumes = [volume["name"] for volume in spec.get("volumes", [])]
+        assert len(volumes) == len(set(volumes)), name
+
+
+def test_variables_of_the_operator_win_and_what_they_build_on_stands_before_them():
+    chat = environment(objects("overrides"), "koine-inference-chat")
+    assert chat["CHAT__ENGINE__THREADS"] == "8" and chat["CHAT__SERVICE__DRAIN_TIMEOUT_MS"] == "45500"
+    assert list(chat).index("POD_NAME") < list(chat).index("OTEL_RESOURCE_ATTRIBUTES")
+    grace = named(objects("overrides"), "Deployment", "koine-inference-chat")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace == 5 + 46 + 10
+
+
+@cases
+def test_traces_say_which_pod_they_are_of(case):
+    for deployment in of_kind(case, "Deployment"):
+        if deployment["metadata"]["labels"]["app.kubernetes.io/component"] in COMPONENTS:
+            env = environment(objects(case), deployment["metadata"]["name"])
+            for field, variable in (("metadata.name", "POD_NAME"), ("metadata.namespace", "POD_NAMESPACE")):
+                assert env[variable] == {"fieldRef": {"fieldPath": field}}
+            assert "k8s.pod.name=$(POD_NAME)" in env["OTEL_RESOURCE_ATTRIBUTES"]
+    default = environment(objects("default"), "koine-edge")["OTEL_RESOURCE_ATTRIBUTES"]
+    assert default == "k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE),service.instance.id=$(POD_NAME)"
+
+
+def test_every_pod_pulls_with_the_secrets_and_goes_where_the_values_say():
+    for name, spec in pods("overrides"):
+        assert spec["imagePullSecrets"] == [{"name": "registry"}], name
+        assert spec["nodeSelector"] == {"kubernetes.io/arch": "amd64"}, name
+        assert spec["tolerations"] and spec["priorityClassName"] == "koine", name
+    assert {name for name, _ in pods("overrides")} == {f"koine-inference-{c}" for c in (*COMPONENTS, "redis", "test")}
+
+
+def test_the_image_with_the_models_has_a_tag_of_its_own(tmp_path):
+    images = {name: c["image"] for name, c in containers("overrides")}
+    assert images["koine-inference-chat/models"] == images["koine-inference-test/test"] == "registry.example.com/koine/models:0.1.0-mirror"
+    digest = "sha256:" + 64 * "1"
+    (pod,) = [t for t in rendered(tmp_path, {"models": {"image": {"digest": digest}}}) if t["kind"] == "Pod"]
+    assert pod["spec"]["containers"][0]["image"] == f"koine/models@{digest}"
+
+
+def test_pods_that_are_replaced_roll_nothing(tmp_path):
+    spec = named(objects("overrides"), "Deployment", "koine-inference-chat")["spec"]
+    assert spec["strategy"] == {"type": "Recreate"} and spec["progressDeadlineSeconds"] == 1800
+
+
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+def test_a_platform_that_gives_out_users_is_not_told_one(tmp_path, helm):
+    nobody = {"podSecurityContext": {"runAsUser": None, "runAsGroup": None, "fsGroup": None}}
+    values = {"defaults": nobody, "redis": {"mode": "trial"}, "edge": {"containerSecurityContext": {"runAsNonRoot": True}}}
+    things = rendered(tmp_path, values, helm)
+    specs = [t["spec"]["template"]["spec"] for t in things if t["kind"] == "Deployment"] + [t["spec"] for t in things if t["kind"] == "Pod"]
+    assert len(specs) == 6
+    for spec in specs:
+        assert spec["securityContext"].keys() == {"runAsNonRoot", "fsGroupChangePolicy", "seccompProfile"}
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+    assert named(things, "Deployment", "koine-edge")["spec"]["template"]["spec"]["containers"][0]["securityContext"]["runAsNonRoot"] is True
+
+
+@pytest.mark.parametrize("config", [
+    "\n  [chat.engine]\n  queue = 3\n", "\n\n\t# after a tab\n[chat.engine]\n", "  # deep\n # less\n[chat.engine]\n", "# a: 'b' # c\n\n\n"])
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+def test_a_config_arrives_as_it_was_written(tmp_path, config, helm):
+    things = rendered(tmp_path, {"chat": {"config": config}}, helm)
+    assert named(things, "ConfigMap", "koine-chat")["data"]["koine.toml"].rstrip("\n") == config.rstrip("\n")
+
+
+def test_names_are_the_release_s_and_two_long_ones_never_become_one(tmp_path):
+    def services(release, **values):
+        names = {t["metadata"]["name"] for t in rendered(tmp_path, values, release=release) if t["kind"] == "Service"}
+        assert all(len(name) <= 63 for name in names)
+        return names
+
+    assert "koine-edge" in services("koine") and "prod-koine-edge" in services("prod")
+    assert "prod-ai-edge" in services("prod", nameOverride="ai") and "ai-edge" in services("prod", fullnameOverride="ai")
+    long = "a" * 40
+    assert not services(f"{long}-one") & services(f"{long}-two")
+
+
+def test_a_redis_with_tls_is_known_by_its_own_authority(tmp_path):
+    redis = {"mode": "external", "existingSecret": "koine-redis", "ca": {"existingSecret": "koine-redis-ca", "key": "root.pem"}}
+    things = rendered(tmp_path, {"redis": redis})
+    edge = environment(things, "koine-edge")
+    assert edge["EDGE__STATE__REDIS_CA_FILE"] == "/etc/koine-redis/ca.crt"
+    assert mounted(named(things, "Deployment", "koine-edge"))["/etc/koine-redis/ca.crt"] == "koine-redis-ca"
+    assert "redis" not in str(named(things, "Deployment", "koine-chat"))
+
+
+def test_keda_shows_prometheus_what_it_asks_for(tmp_path):
+    trigger = {"prometheusAuthenticationRef": {"name": "prometheus", "kind": "TriggerAuthentication"}, "prometheusAuthModes": "bearer"}
+    monitoring = {"prometheusAddress": "https://prometheus:9090", "serviceMonitor": {"enabled": True}, **trigger}
+    things = rendered(tmp_path, {"monitoring": monitoring, "chat": {"autoscaling": {"mode": "keda", "queue": 4}}})
+    scaler = named(things, "ScaledObject", "koine-chat")
+    jsonschema.Draft202012Validator(FOREIGN["ScaledObject"]).validate(scaler)
+    asked = scaler["spec"]["triggers"][-1]
+    assert asked["metadata"]["authModes"] == "bearer" and asked["authenticationRef"]["name"] == "prometheus"
+
+
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+def test_alerts_look_for_what_is_installed_and_name_the_runbook(tmp_path, helm):
+    monitoring = {"rules": {"enabled": True, "runbookUrl": "https://wiki.example.com/koine"}}
+    values = {"monitoring": monitoring, "embedding": {"enabled": False}}
+    rules = named(rendered(tmp_path, values, helm), "PrometheusRule", "koine")["spec"]["groups"]
+    alerts = {rule["alert"]: rule for group in rules for rule in group["rules"]}
+    wanted = [f'absent(up{{job="koine-{c}", namespace="inference"}})' for c in ("chat", "content-safety", "edge")]
+    assert alerts["KoineAbsent"]["expr"] == " or ".join(wanted)
+    for name, rule in alerts.items():
+        assert rule["annotations"]["runbook_url"] == f"https://wiki.example.com/koine#{name.lower()}"
+    (plain,) = of_kind("ha", "PrometheusRule")
+    written = yaml.safe_load((CHART / "files/alerts.yml").read_text())
+    for group, there in zip(plain["spec"]["groups"], written["groups"], strict=True):
+        assert [r for r in group["rules"] if r["alert"] != "KoineAbsent"] == [r for r in there["rules"] if r["alert"] != "KoineAbsent"]
+
+
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+def test_two_releases_have_dashboards_of_their_own(tmp_path, helm):
+    """Grafana's sidecar knows them by the name of their file, Grafana by their uid and title."""
+
+    def boards(release):
+        maps = [t for t in rendered(tmp_path, {"monitoring": {"dashboards": {"enabled": True}}}, helm, release) if t["kind"] == "ConfigMap"]
+        return {k: json.loads(v) for m in maps for k, v in m["data"].items() if k.endswith(".json")}
+
+    one, two = boards("koine"), boards("koine-b")
+    assert len(one) == len(two) == 5 and not one.keys() & two.keys()
+    for key in ("uid", "title"):
+        assert len({b[key] for b in (*one.values(), *two.values())}) == 10
+    written = {json.loads(file.read_text())["title"]: json.loads(file.read_text()) for file in (CHART / "files/dashboards").glob("*.json")}
+    for board in one.values():
+        assert len(board["uid"]) <= 40
+        plain = written[board["title"].removesuffix(" (inference/koine)")]
+        assert board["panels"] == plain["panels"]
+        assert next(v for v in board["templating"]["list"] if v["name"] == "namespace")["current"]["value"] == "inference"
+
+
 def test_secrets_are_named_and_never_made():
     for case in CASES:
         assert of_kind(case, "Secret") == []
@@ -180,6 +382,8 @@ def resolved(entry, folder):
     source = entry.get("valueFrom", {})
     if "resourceFieldRef" in source:
         return "2"
+    if "fieldRef" in source:
+        return "a-name"
     if "secretKeyRef" in source:
         return "redis://:password@redis.example:6379"
     value = entry["value"]
@@ -311,7 +515,36 @@ WRONG = {
     "gateway unnamed": ([*AUTH, "--set", "gateway.enabled=true"], "gateway.parentRefs"),
     "edge on a gpu": ([*AUTH, "--set", "edge.gpu.count=1"], "edge.gpu.count"),
     "two chats": ([*AUTH, "--set", "edge.endpoints.chat[0]=http://chat.other:50051"], "chat.enabled=false"),
-    "a closed way": ([*AUTH, "--set", "chat.enabled=false,edge.endpoints.chat[0]=http://chat.other:50051"], "edge.egress"),
+    "keda unwatched": (
+        [*AUTH, "--set", "chat.autoscaling.mode=keda,chat.autoscaling.queue=4,monitoring.prometheusAddress=http://p:9090"],
+        "monitoring.serviceMonitor.enabled: needed for chat.autoscaling.queue"),
+    "keda half known": ([*AUTH, "--set", "monitoring.prometheusAuthModes=bearer"], "KEDA needs both or neither"),
+    "config that is no TOML": ([*AUTH, "--set", "chat.config=[chat"], "chat.config: is not TOML: "),
+    "a key twice": ([*AUTH, "--set", "edge.config=[edge.api]\ndocs = true\ndocs = false\n"], "edge.config: is not TOML: "),
+    "keys in a comment": (["--set", "edge.config=# [edge.auth.jwt] later"], "edge.auth.existingSecret: name a Secret"),
+    "tokens of nobody": (["--set", "edge.config=[edge.auth.jwt]\nleeway_secs = 5\n"], "edge.auth.existingSecret: name a Secret"),
+    "screened by nobody": (
+        [*AUTH, "--set", "contentSafety.enabled=false,edge.config=# policy = \"\"\n[edge.guard]\npolicy = \"strict\"\n"], 'policy = ""'),
+    "a name twice": ([*AUTH, "--set", "chat.env[0].name=A,chat.env[1].name=A"], "chat.env: there is a name A already"),
+    "a volume twice": ([*AUTH, "--set", "chat.volumes[0].name=models"], "chat.volumes: there is a name models already"),
+    "a mount twice": (
+        [*AUTH, "--set", "chat.volumeMounts[0].name=a,chat.volumeMounts[0].mountPath=/etc/koine"],
+        "chat.volumeMounts: there is a mountPath /etc/koine already"),
+    "nothing to roll": (
+        [*AUTH, "--set", "defaults.strategy.rollingUpdate.maxSurge=0"], "chat.strategy.rollingUpdate: maxSurge and maxUnavailable"),
+    "nothing to roll in percent": (
+        [*AUTH, "--set", "edge.strategy.rollingUpdate.maxSurge=0%,edge.strategy.rollingUpdate.maxUnavailable=0%"], "edge.strategy"),
+    "unknown strategy": ([*AUTH, "--set", "chat.strategy.type=BlueGreen"], "strategy"),
+    "unknown word of a strategy": ([*AUTH, "--set", "chat.strategy.rollingUpdate.maxSurplus=1"], "maxSurplus"),
+    "half a spread": ([*AUTH, "--set", "chat.topologySpread[0].topologyKey=a,chat.topologySpread[0].maxSkew=1"], "whenUnsatisfiable"),
+    "onnx on a gpu without its library": (
+        [*AUTH, "--set", "image.tag=1-cuda,embedding.gpu.count=1"], "name a build for CUDA in `library` under [embedding.runtime]"),
+    "images on a gpu without its library": (
+        [*AUTH, "--set", "image.tag=1-cuda,contentSafety.gpu.count=1"], "[content_safety.runtime] in contentSafety.config"),
+    "a collector without its port": ([*AUTH, "--set", "telemetry.otlpEndpoint=http://collector-2"], "otlpEndpoint"),
+    "an authority of no redis": ([*AUTH, "--set", "redis.ca.existingSecret=a"], "redis.ca.existingSecret: not used with redis.mode=none"),
+    "a balancer that is not": ([*AUTH, "--set", "edge.service.loadBalancerClass=a"], "are for type LoadBalancer, not ClusterIP"),
+    "a key nobody asks for": (["--set", "edge.auth.disabled=true,test.existingSecret=a"], "test.existingSecret: nobody is asked"),
     "a policy that is off": (
         [*AUTH, "--set", "networkPolicy.enabled=false,networkPolicy.clients[0].podSelector.matchLabels.a=b"], "closes nothing"),
     "a gpu without its image": ([*AUTH, "--set", "chat.gpu.count=1"], "chat.image.tag"),
@@ -352,6 +585,24 @@ def test_values_that_cannot_work_are_refused_with_the_reason(what, helm):
     assert done.returncode != 0 and reason in done.stderr, done.stderr
 
 
+RIGHT = {
+    "policy in an inline table": {"edge": {"config": 'edge.guard = { policy = "" }'}, "contentSafety": {"enabled": False}},
+    "policy in a variable": {"edge": {"env": [{"name": "EDGE__GUARD__POLICY", "value": ""}]}, "contentSafety": {"enabled": False}},
+    "keys in a variable": {"edge": {"auth": {"existingSecret": ""}, "env": [
+        {"name": "EDGE__AUTH__KEYS", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]}},
+    "tokens in an inline table": {"edge": {"auth": {"existingSecret": ""}, "config": '[edge]\nauth.jwt = { issuers = ["https://a"] }\n'}},
+    "a file of keys": {"edge": {"auth": {"existingSecret": ""}, "config": '[edge.auth]\nkey_file = "/etc/koine-secrets/keys"\n'}},
+    "a library in a variable": {"image": {"tag": "1-cuda"}, "embedding": {
+        "gpu": {"count": 1}, "env": [{"name": "EMBEDDING__RUNTIME__LIBRARY", "value": "/opt/libonnxruntime.so"}]}},
+}
+
+
+@pytest.mark.parametrize("helm", ["helm3", "helm4"])
+@pytest.mark.parametrize("what", RIGHT)
+def test_values_are_judged_by_what_the_service_reads_however_it_is_written(what, helm, tmp_path):
+    rendered(tmp_path, RIGHT[what], helm)
+
+
 def test_all_contradictions_are_told_at_once():
     done = template("--set", "redis.mode=external,gateway.enabled=true")
     assert "the values have 3 problem(s)" in done.stderr, done.stderr
@@ -377,36 +628,67 @@ def test_every_default_is_allowed_by_the_schema_and_nothing_else_is():
         closed(node, name)
 
 
+def notes(tmp_path, *words, helm="helm4", release="koine"):
+    """No helm renders notes without a cluster, so a copy of the chart renders them as an object."""
+    chart = shutil.copytree(CHART, tmp_path / "koine", ignore=shutil.ignore_patterns("golden", "dashboards"), dirs_exist_ok=True)
+    (chart / "templates/NOTES.txt").rename(chart / "notes.txt")
+    (chart / "templates/notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes.txt") . | quote }}\n')
+    done = run(helm, "template", release, chart, "-n", render.NAMESPACE, *words, "--show-only", "templates/notes.yaml")
+    assert done.returncode == 0, done.stderr
+    return yaml.safe_load(done.stdout)["notes"].rstrip()
+
+
 @cases
 @pytest.mark.parametrize("helm", ["helm3", "helm4"])
 def test_the_notes_end_in_a_curl_line(case, helm, tmp_path):
-    """No helm renders notes without a cluster, so a copy of the chart renders them as an object."""
-    chart = shutil.copytree(CHART, tmp_path / "koine", ignore=shutil.ignore_patterns("golden", "dashboards"))
-    (chart / "templates/NOTES.txt").rename(chart / "notes.txt")
-    (chart / "templates/notes.yaml").write_text('notes: {{ tpl (.Files.Get "notes.txt") . | quote }}\n')
-    done = run(helm, "template", "koine", chart, "-n", render.NAMESPACE, "-f", CASES[case], "--show-only", "templates/notes.yaml")
-    assert done.returncode == 0, done.stderr
-    notes = yaml.safe_load(done.stdout)["notes"].rstrip()
+    text = notes(tmp_path, "-f", CASES[case], helm=helm)
     secure = case in ("tls", "cert-manager")
     asked = "curl -sk 'https://127.0.0.1:8080/chat" if secure else "curl -s 'http://127.0.0.1:8080/chat"
-    assert asked in notes and notes.endswith("}'"), notes
-    keyed = "existingSecret" in yaml.safe_load(CASES[case].read_text())["edge"]["auth"]
-    assert keyed == ("get secret koine-keys" in notes) == ("Authorization: Bearer" in notes)
+    assert asked in text and text.endswith("}'"), text
+    values = yaml.safe_load(CASES[case].read_text())
+    keyed = "existingSecret" in values["edge"].get("auth", {})
+    assert keyed == ("get secret koine-keys" in text)
+    assert ("Authorization: Bearer" in text) == (not values["edge"].get("auth", {}).get("disabled"))
+    assert ("fetches the models" in text) == (values.get("models", {}).get("source", "pull") == "pull")
+
+
+def test_the_notes_speak_of_what_is_installed(tmp_path):
+    text = notes(tmp_path, *AUTH, "--set", "chat.enabled=false,internal.tls.existingSecret=a", release="prod")
+    assert "/embeddings?" in text and "/chat/" not in text
+    for component in ("edge", "embedding", "content-safety"):
+        assert f"  prod-koine-{component}.inference.svc\n" in text
+    assert "prod-koine-chat" not in text
 
 
 def test_the_test_pod_s_program_judges_a_server(tmp_path):
-    """The program of `helm test` against a server that answers as the edge does, and against one that lets everybody in."""
+    """The program of `helm test` against a server that answers as the edge does, and against ones that do not."""
     import http.server
     import sys
     import threading
 
     class Edge(http.server.BaseHTTPRequestHandler):
         strict = True
+        routes = ["/chat/completions", "/embeddings"]
+        broken = ()
 
         def do_GET(self):
-            allowed = not self.strict or self.headers.get("api-key") == "k2"
-            body = json.dumps({"data": [{"id": "m"}]} if allowed else {"error": {}}).encode()
-            self.send_response(200 if allowed else 401)
+            self.answer({"data": [{"id": "m", "routes": self.routes}]})
+
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            assert asked["model"] == "m"
+            if self.path == "/v1/chat/completions":
+                assert asked["max_tokens"] == 1 and asked["messages"]
+                self.answer({"usage": {"completion_tokens": 1}})
+            else:
+                assert self.path == "/v1/embeddings" and asked["input"]
+                self.answer({"data": [{"embedding": [0.5, 0.5]}]})
+
+        def answer(self, good):
+            allowed = not self.strict or self.headers.get("authorization") == "Bearer k2"
+            status = 401 if not allowed else 503 if self.path in self.broken else 200
+            body = json.dumps(good if status == 200 else {"error": "no"}).encode()
+            self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -414,20 +696,52 @@ def test_the_test_pod_s_program_judges_a_server(tmp_path):
         def log_message(self, *words):
             pass
 
-    class Careless(Edge):
-        strict = False
-
-    def outcome(server_class, **env):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), server_class)
+    def outcome(env, **different):
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Server", (Edge,), different))
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        env = {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "OPEN": "false", **env}
+        env = {"ENDPOINT": f"http://127.0.0.1:{server.server_port}", "OPEN": "false", "CHAT": "true", "EMBEDDING": "true", **env}
         done = run(sys.executable, CHART / "files/test-api.py", env=env)
         server.shutdown()
         server.server_close()
         return done.returncode, done.stdout + done.stderr
 
-    assert outcome(Edge, KEYS="# keys\n\nk2\n") == (0, "models: m\nok\n")
-    assert outcome(Edge, KEYS='[[keys]]\nname = "a"\n') == (0, "ok\n")
-    assert outcome(Edge, KEYS="wrong\n")[0] == 1
-    assert "without a key" in outcome(Careless, KEYS="k2")[1]
-    assert outcome(Careless, OPEN="true") == (0, "models: m\nok\n")
+    keyed = {"KEYS": "# keys\n\nk2\n"}
+    whole = "models: m\nchat: m wrote 1 token\nembeddings: m made 2 numbers\nok\n"
+    assert outcome(keyed) == (0, whole)
+    assert outcome({"OPEN": "true"}, strict=False) == (0, whole)
+    assert outcome(keyed | {"CHAT": "false"}) == (0, "models: m\nembeddings: m made 2 numbers\nok\n")
+    assert outcome({"KEYS": '[[keys]]\nname = "a"\n'})[0] == 0
+    assert outcome({"KEYS": "wrong\n"})[0] == 1
+    assert "without a key" in outcome(keyed, strict=False)[1]
+    for path in ("/v1/chat/completions", "/v1/embeddings"):
+        code, text = outcome(keyed, broken=(path,))
+        assert code == 1 and f"{path} answered 503" in text
+    assert "no model is for chat" in outcome(keyed, routes=["/embeddings"])[1]
+    assert "no model makes vectors" in outcome(keyed, routes=["/chat/completions"])[1]
+
+
+def test_the_test_pod_s_program_is_content_with_a_real_server():
+    """The four services in one process, with the default models."""
+    import subprocess
+    import sys
+
+    env = {"PATH": "/nowhere", "STANDALONE__SERVICE__LISTEN": "127.0.0.1:0", "STANDALONE__SERVICE__ADMIN_LISTEN": "",
+           "EDGE__AUTH__KEYS": '["a-key"]', "STANDALONE__MODELS__OFFLINE": "true"}
+    process = subprocess.Popen([BINARIES / "koine", "up"], env=env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        endpoint = next(m[1] for line in process.stdout if (m := re.match(r"curl -s '(http://[^/]+)/", line)))
+        asked = {"ENDPOINT": endpoint, "OPEN": "false", "KEYS": "a-key\n", "CHAT": "true", "EMBEDDING": "true"}
+        done = run(sys.executable, CHART / "files/test-api.py", env=asked)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "wrote 1 token\n" in done.stdout and "made 384 numbers\nok\n" in done.stdout
+        refused = run(sys.executable, CHART / "files/test-api.py", env=asked | {"KEYS": "another\n"})
+        assert refused.returncode == 1 and "answered 401" in refused.stderr
+    finally:
+        process.terminate()
+        assert process.wait(60) == 0
+
+
+def test_the_test_pod_shows_a_key_of_its_own_where_it_is_named():
+    (pod,) = of_kind("overrides", "Pod")
+    env = {e["name"]: e.get("value", e.get("valueFrom")) for e in pod["spec"]["containers"][0]["env"]}
+    assert env["KEYS"] == {"secretKeyRef": {"name": "koine-test", "key": "key"}} and env["CHAT"] == env["EMBEDDING"] == "true"

@@ -104,3 +104,43 @@ def test_every_alert_says_who_is_woken_and_what_to_do():
         assert rule["for"] and rule["labels"]["severity"] in ("critical", "warning", "info")
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert rule["annotations"]["summary"]
+
+
+def bounds(metric):
+    """The bounds of the buckets of a histogram, read where they are said; constants are followed by their name."""
+    source = (ROOT / "crates/chassis/src/telemetry.rs").read_text()
+
+    def numbers(text):
+        return {float(n.replace("_", "")) for n in re.findall(r"\b\d[\d_]*\.\d+\b", text)}
+
+    lists = {name: numbers(body) for name, body in re.findall(r"^const (\w+_BUCKETS): \[f64; \d+\] =\s*\[(.*?)\];", source, re.M | re.S)}
+    others = re.search(r"^const OTHER_BUCKETS.*?^\];", source, re.M | re.S)[0]
+    for ending, literal, name in re.findall(r'\(\s*"(\w+)",\s*&(?:\[(.*?)\]|(\w+)),?\s*\)', others, re.S):
+        if metric.endswith(ending):
+            return lists[name] if name else numbers(literal)
+    return lists["LATENCY_BUCKETS"]
+
+
+def test_the_threshold_of_an_alert_is_a_bound_of_its_buckets():
+    """Between two bounds a quantile is only a guess."""
+    checked = []
+    for rule in (rule for group in ALERTS["groups"] for rule in group["rules"]):
+        if match := re.search(r"histogram_quantile\(.*?(\w+)_bucket.*> ([\d.]+)$", rule["expr"].strip(), re.S):
+            checked.append(rule["alert"])
+            assert float(match[2]) in bounds(match[1]), (rule["alert"], sorted(bounds(match[1])))
+    assert len(checked) >= 3
+
+
+def test_alerts_and_panels_tell_installations_apart():
+    for rule in (rule for group in ALERTS["groups"] for rule in group["rules"]):
+        sums = re.findall(r"\bsum\b(?! by \(namespace\b)", rule["expr"])
+        assert not sums, rule["alert"]
+    for name, text in dashboards.rendered().items():
+        board = json.loads(text)
+        for panel in board["panels"]:
+            for query in panel.get("targets", []):
+                selectors = re.findall(r"\w+\{([^}]*)\}", query["expr"])
+                assert selectors and all('namespace=~"$namespace"' in s for s in selectors), (name, panel["title"])
+        chosen = {v["name"]: v for v in board["templating"]["list"]}
+        # Where there is no such label, as with Compose, `.*` fits its absence.
+        assert chosen["namespace"]["allValue"] == ".*" and "$namespace" in chosen["instance"]["query"]["query"]

@@ -95,17 +95,23 @@ def series():
         koine.stop()
 
 
+def filled(query):
+    """A query of Grafana with its variables at what they begin with."""
+    for variable, value in {"$__rate_interval": "5m", "$instance": ".*", "$namespace": ".*"}.items():
+        query = query.replace(variable, value)
+    return query
+
+
 def dashboard_queries():
     for file in sorted((FILES / "dashboards").glob("*.json")):
         board = json.loads(file.read_text())
         for panel in board["panels"]:
             for target in panel.get("targets", []):
-                query = target["expr"].replace("$__rate_interval", "5m").replace("$instance", ".*")
-                yield f"{file.stem}: {panel['title']} {target['refId']}", query
+                yield f"{file.stem}: {panel['title']} {target['refId']}", filled(target["expr"])
         for variable in board["templating"]["list"]:
             if variable["type"] == "query":
-                metric, label = re.fullmatch(r"label_values\((\w+), (\w+)\)", variable["query"]["query"]).groups()
-                yield f"{file.stem}: ${variable['name']}", f"sum by ({label}) ({metric})"
+                series, label = re.fullmatch(r"label_values\((\w+(?:\{.*\})?), (\w+)\)", variable["query"]["query"]).groups()
+                yield f"{file.stem}: ${variable['name']}", filled(f"sum by ({label}) ({series})")
 
 
 def alert_queries():

@@ -1,8 +1,17 @@
 {{/* Names, labels and the facts of each service. Everything else of a service is in _workload.tpl. */}}
 
+{{- define "koine.name" -}}
+{{ .Values.nameOverride | default .Chart.Name }}
+{{- end }}
+
+{{/* What every name begins with: 40 characters at most, for the longest ending leaves no more of the 63 that a Service may have.
+What is cut is replaced by a digest, so that two long names never become one. */}}
 {{- define "koine.fullname" -}}
-{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}
-{{- else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- $name := include "koine.name" . }}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) }}
+{{- $full = .Values.fullnameOverride | default $full }}
+{{- if le (len $full) 40 }}{{ $full }}
+{{- else }}{{ printf "%s-%s" ($full | trunc 31 | trimSuffix "-" | trimSuffix ".") ($full | sha256sum | trunc 8) }}
 {{- end }}
 {{- end }}
 
@@ -23,7 +32,7 @@ content-safety: { key: contentSafety, port: 50053, portName: grpc, admin: 9053, 
 
 {{/* Labels that never change: selectors are made of them. Takes root and name. */}}
 {{- define "koine.selector" -}}
-app.kubernetes.io/name: {{ .root.Chart.Name }}
+app.kubernetes.io/name: {{ include "koine.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .name }}
 {{- end }}
@@ -51,27 +60,25 @@ labels:
 {{- end }}
 {{- end }}
 
-{{- define "koine.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
-seccompProfile: { type: RuntimeDefault }
-{{- end }}
-
-{{- define "koine.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-privileged: false
-capabilities: { drop: [ALL] }
-{{- end }}
-
 {{/* Addresses of a model service for the edge, as TOML. Takes root, own (the list in edge.endpoints) and name. */}}
 {{- define "koine.endpoints" -}}
-{{- $c := include "koine.component" . | fromJson }}
 {{- if .own }}{{ .own | toJson }}
-{{- else if $c.values.enabled }}{{ list (printf "%s://%s.%s.svc:%v" (eq (include "koine.internalTls" .) "true" | ternary "https" "http") $c.fullname .root.Release.Namespace $c.fact.port) | toJson }}
-{{- else }}[]
+{{- else }}{{ list (include "koine.address" .) | compact | toJson }}
 {{- end }}
+{{- end }}
+
+{{/* Where the chart's own model service is; nothing where it is not installed. */}}
+{{- define "koine.address" -}}
+{{- $c := include "koine.component" . | fromJson }}
+{{- if $c.values.enabled }}{{ printf "%s://%s.%s.svc:%v" (eq (include "koine.internalTls" .) "true" | ternary "https" "http") $c.fullname .root.Release.Namespace $c.fact.port }}{{ end }}
+{{- end }}
+
+{{/* Where the Redis for trials is. */}}
+{{- define "koine.trialRedis" -}}
+redis://{{ include "koine.fullname" . }}-redis.{{ .Release.Namespace }}.svc:6379
+{{- end }}
+
+{{/* Whether the init container fetches weights for a service; empty for no. */}}
+{{- define "koine.pulls" -}}
+{{- if and (ne .name "edge") (eq .root.Values.models.source "pull") }}{{ if .values.models.pull }}true{{ end }}{{ end }}
 {{- end }}

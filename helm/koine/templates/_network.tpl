@@ -29,10 +29,15 @@ spec:
         {{- toYaml .root.Values.networkPolicy.monitoring | nindent 8 }}
   egress:
     # Names.
-    - ports: [{ port: 53, protocol: UDP }, { port: 53, protocol: TCP }]
-    {{- if .root.Values.telemetry.otlpEndpoint }}
+    - ports:
+        {{- range .root.Values.networkPolicy.dnsPorts }}
+        - { port: {{ . }}, protocol: UDP }
+        - { port: {{ . }}, protocol: TCP }
+        {{- end }}
+    {{- $ways := include "koine.ways" . | fromJson }}
+    {{- if $ways.collector }}
     # Traces.
-    - ports: [{ port: {{ regexFind "[0-9]+$" (trimSuffix "/" .root.Values.telemetry.otlpEndpoint) | default "4317" }}, protocol: TCP }]
+    - ports: [{ port: {{ first $ways.collector }}, protocol: TCP }]
       {{- with .root.Values.networkPolicy.collector }}
       to:
         {{- toYaml . | nindent 8 }}
@@ -55,16 +60,21 @@ spec:
         - podSelector:
             matchLabels:
               {{- include "koine.selector" (dict "root" .root "name" "redis") | nindent 14 }}
-    {{- else if eq .root.Values.redis.mode "external" }}
-    - ports: [{ port: {{ .root.Values.redis.port }}, protocol: TCP }]
+    {{- end }}
+    {{- if $ways.redis }}
+    - ports: [{ port: {{ first $ways.redis }}, protocol: TCP }]
       {{- with .root.Values.networkPolicy.redis }}
       to:
         {{- toYaml . | nindent 8 }}
       {{- end }}
     {{- end }}
-    {{- else if and (eq .root.Values.models.source "pull") .values.models.pull }}
-    # Weights, fetched by the init container.
-    - ports: [{ port: 443, protocol: TCP }]
+    {{- end }}
+    {{- if $ways.others }}
+    # Where weights come from, and the servers that config and variables name.
+    - ports:
+        {{- range $ways.others }}
+        - { port: {{ . }}, protocol: TCP }
+        {{- end }}
     {{- end }}
     {{- with .values.egress }}
     {{- toYaml . | nindent 4 }}

@@ -59,6 +59,11 @@ spec:
         serverAddress: {{ .root.Values.monitoring.prometheusAddress | quote }}
         query: {{ printf "sum(%s{namespace=%q,service=%q})" .fact.signal .root.Release.Namespace (printf "%s-admin" .fullname) | squote }}
         threshold: {{ $scaling.queue | quote }}
+        {{- with .root.Values.monitoring.prometheusAuthModes }}
+        authModes: {{ . | quote }}
+      authenticationRef:
+        {{- toYaml $.root.Values.monitoring.prometheusAuthenticationRef | nindent 8 }}
+        {{- end }}
     {{- end }}
 {{- end }}
 {{- end }}

@@ -28,11 +28,15 @@ internal-tls: /etc/koine-internal
 {{- if .root.Values.internal.token.existingSecret }}
 token: /etc/koine-token
 {{- end }}
+{{- if and (eq .name "edge") .root.Values.redis.ca.existingSecret }}
+redis-ca: /etc/koine-redis
+{{- end }}
 {{- end }}
 
 {{/* The Secret behind a volume: an existing one, or the one that cert-manager writes. */}}
 {{- define "koine.lockSecret" -}}
 {{- if eq .volume "token" }}{{ .root.Values.internal.token.existingSecret }}
+{{- else if eq .volume "redis-ca" }}{{ .root.Values.redis.ca.existingSecret }}
 {{- else if eq .volume "edge-tls" }}{{ .root.Values.edge.tls.existingSecret | default (printf "%s-edge-tls" (include "koine.fullname" .root)) }}
 {{- else }}{{ .root.Values.internal.tls.existingSecret | default (printf "%s-internal-tls" (include "koine.fullname" .root)) }}
 {{- end }}
@@ -57,6 +61,18 @@ token: /etc/koine-token
 {{- if .root.Values.internal.token.existingSecret }}
 - { name: {{ $door }}__TOKEN_FILE, value: /etc/koine-token/token }
 {{- end }}
+{{- if and (eq .name "edge") .root.Values.redis.ca.existingSecret }}
+- { name: EDGE__STATE__REDIS_CA_FILE, value: /etc/koine-redis/ca.crt }
+{{- end }}
+{{- end }}
+
+{{/* The names by which the edge and the services know each other, one a line. */}}
+{{- define "koine.internalNames" -}}
+{{- $names := list }}
+{{- range $component, $fact := include "koine.facts" . | fromYaml }}
+{{- if (get $.Values $fact.key).enabled }}{{ $names = append $names (printf "%s-%s.%s.svc" (include "koine.fullname" $) $component $.Release.Namespace) }}{{ end }}
+{{- end }}
+{{- join "\n" $names }}
 {{- end }}
 
 {{/* A Certificate of cert-manager. Takes root, name and names. */}}

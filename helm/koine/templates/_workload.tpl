@@ -30,7 +30,8 @@ kind: ConfigMap
 metadata:
   {{- include "koine.metadata" . | nindent 2 }}
 data:
-  koine.toml: |
+  # The number says how deep the text is indented, whatever its first line looks like.
+  koine.toml: |2
     {{- .values.config | default "# Nothing said: the defaults hold.\n" | nindent 4 }}
 {{- end }}
 
@@ -46,6 +47,13 @@ metadata:
 spec:
   {{- if eq .name "edge" }}
   type: {{ .values.service.type }}
+  {{- with .values.service.loadBalancerClass }}
+  loadBalancerClass: {{ . }}
+  {{- end }}
+  {{- with .values.service.loadBalancerSourceRanges }}
+  loadBalancerSourceRanges:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   {{- else }}
   # Headless: the edge sees every pod and spreads its calls itself, since one connection carries many.
   clusterIP: None
@@ -86,8 +94,9 @@ spec:
   replicas: {{ .values.replicas }}
   {{- end }}
   revisionHistoryLimit: 3
+  progressDeadlineSeconds: {{ .values.progressDeadlineSeconds }}
   strategy:
-    {{- toYaml .values.strategy | nindent 4 }}
+    {{- eq .values.strategy.type "RollingUpdate" | ternary .values.strategy (pick .values.strategy "type") | toYaml | nindent 4 }}
   selector:
     matchLabels:
       {{- include "koine.selector" . | nindent 6 }}
@@ -108,16 +117,19 @@ spec:
       automountServiceAccountToken: false
       # No variables of other Services: ours are options.
       enableServiceLinks: false
-      # The delay, the drain, and ten seconds to close and to send the last traces.
-      terminationGracePeriodSeconds: {{ add .values.drainDelaySeconds .values.drainSeconds 10 }}
+      # The delay, the drain, and ten seconds to close and to send the last traces; variables may have made them longer.
+      {{- $s := include "koine.settings" . | fromJson }}
+      {{- $delay := divf (get $s "service.drain_delay_ms") 1000 | ceil | int }}
+      {{- $drain := divf (get $s "service.drain_timeout_ms") 1000 | ceil | int }}
+      terminationGracePeriodSeconds: {{ add (max .values.drainDelaySeconds $delay) (max .values.drainSeconds $drain) 10 }}
       securityContext:
-        {{- include "koine.podSecurity" . | nindent 8 }}
+        {{- toYaml .values.podSecurityContext | nindent 8 }}
       {{- with .root.Values.image.pullSecrets }}
       imagePullSecrets:
         {{- toYaml . | nindent 8 }}
       {{- end }}
       {{- include "koine.placement" . | nindent 6 }}
-      {{- if and (ne .name "edge") (eq .root.Values.models.source "pull") .values.models.pull }}
+      {{- if include "koine.pulls" . }}
       initContainers:
         {{- include "koine.pull" . | nindent 8 }}
       {{- end }}
@@ -125,20 +137,31 @@ spec:
         {{- include "koine.container" . | nindent 8 }}
       volumes:
         {{- include "koine.volumes" . | nindent 8 }}
+        {{- with .values.volumes }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
 {{- end }}
 
-{{/* Where the pods go. */}}
-{{- define "koine.placement" -}}
-{{- with .values.priorityClassName }}
+{{/* Which nodes take a pod, and how much it matters. */}}
+{{- define "koine.nodes" -}}
+{{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
-{{- with .values.nodeSelector }}
+{{- with .nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .values.tolerations }}
+{{- with .tolerations }}
 tolerations:
   {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* Where the pods of a service go. */}}
+{{- define "koine.placement" -}}
+{{- include "koine.nodes" .values }}
+{{- with .values.runtimeClassName }}
+runtimeClassName: {{ . }}
 {{- end }}
 {{- with .values.affinity }}
 affinity:
@@ -158,20 +181,17 @@ topologySpreadConstraints:
 {{/* Fetches the weights and checks their sha256; does nothing where they are complete. */}}
 {{- define "koine.pull" -}}
 - name: models
-  image: {{ include "koine.image" (dict "root" .root "name" "models" "image" dict) }}
+  image: {{ include "koine.image" (dict "root" .root "name" "models" "image" .root.Values.models.image) }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   args:
     {{- concat (list "models" "pull") .values.models.pull | toYaml | nindent 4 }}
   env:
-    - { name: STANDALONE__MODELS__DIR, value: /models }
-    - { name: HOME, value: /tmp }
-    {{- with .root.Values.models.env }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- $chart := list (dict "name" "STANDALONE__MODELS__DIR" "value" "/models") (dict "name" "HOME" "value" "/tmp") }}
+    {{- include "koine.variables" (dict "chart" $chart "own" .root.Values.models.env) | nindent 4 }}
   resources:
     {{- toYaml .root.Values.models.resources | nindent 4 }}
   securityContext:
-    {{- include "koine.containerSecurity" . | nindent 4 }}
+    {{- toYaml .values.containerSecurityContext | nindent 4 }}
   volumeMounts:
     - { name: models, mountPath: /models }
     - { name: tmp, mountPath: /tmp }
@@ -182,10 +202,7 @@ topologySpreadConstraints:
   image: {{ include "koine.image" (dict "root" .root "name" .name "image" .values.image) }}
   imagePullPolicy: {{ .root.Values.image.pullPolicy }}
   env:
-    {{- include "koine.env" . | nindent 4 }}
-    {{- with .values.env }}
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+    {{- include "koine.environment" . | nindent 4 }}
   ports:
     - { name: {{ .fact.portName }}, containerPort: {{ .fact.port }}, protocol: TCP }
     - { name: admin, containerPort: {{ .fact.admin }}, protocol: TCP }
@@ -211,24 +228,28 @@ topologySpreadConstraints:
     {{- end }}
     {{- merge (dict "limits" (merge (deepCopy $gpu) (dig "limits" dict .values.resources)) "requests" (merge (deepCopy $gpu) (dig "requests" dict .values.resources))) .values.resources | toYaml | nindent 4 }}
   securityContext:
-    {{- include "koine.containerSecurity" . | nindent 4 }}
+    {{- toYaml .values.containerSecurityContext | nindent 4 }}
   volumeMounts:
-    - { name: config, mountPath: /etc/koine, readOnly: true }
-    {{- if and (eq .name "edge") (dig "auth" "existingSecret" "" .values) }}
-    - { name: keys, mountPath: /etc/koine-keys, readOnly: true }
-    {{- end }}
-    {{- range $volume, $path := include "koine.locks" . | fromYaml }}
-    - { name: {{ $volume }}, mountPath: {{ $path }}, readOnly: true }
-    {{- end }}
-    {{- if .values.secretFiles }}
-    - { name: secrets, mountPath: /etc/koine-secrets, readOnly: true }
-    {{- end }}
-    {{- if and (ne .name "edge") (ne .root.Values.models.source "image") }}
-    - { name: models, mountPath: /models, readOnly: true }
-    {{- end }}
+    {{- include "koine.mounts" . | nindent 4 }}
     {{- with .values.volumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+{{- end }}
+
+{{- define "koine.mounts" -}}
+- { name: config, mountPath: /etc/koine, readOnly: true }
+{{- if and (eq .name "edge") (dig "auth" "existingSecret" "" .values) }}
+- { name: keys, mountPath: /etc/koine-keys, readOnly: true }
+{{- end }}
+{{- range $volume, $path := include "koine.locks" . | fromYaml }}
+- { name: {{ $volume }}, mountPath: {{ $path }}, readOnly: true }
+{{- end }}
+{{- if .values.secretFiles }}
+- { name: secrets, mountPath: /etc/koine-secrets, readOnly: true }
+{{- end }}
+{{- if and (ne .name "edge") (ne .root.Values.models.source "image") }}
+- { name: models, mountPath: /models, readOnly: true }
+{{- end }}
 {{- end }}
 
 {{/* What the chart decides, as the options' variables: they win over the file. */}}
@@ -247,6 +268,11 @@ topologySpreadConstraints:
 - { name: {{ $p }}__SERVICE__TELEMETRY__OTLP_TLS__CA_FILE, value: {{ . | quote }} }
 {{- end }}
 {{- include "koine.lockEnv" . }}
+# Who a trace or a line of log is from.
+- { name: POD_NAME, valueFrom: { fieldRef: { fieldPath: metadata.name } } }
+- { name: POD_NAMESPACE, valueFrom: { fieldRef: { fieldPath: metadata.namespace } } }
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: k8s.pod.name=$(POD_NAME),k8s.namespace.name=$(POD_NAMESPACE),service.instance.id=$(POD_NAME)
 {{- if eq .name "edge" }}
 {{- if .values.auth.disabled }}
 - { name: EDGE__AUTH__DISABLED, value: "true" }
@@ -257,7 +283,7 @@ topologySpreadConstraints:
 - { name: EDGE__EMBEDDING__ENDPOINTS, value: {{ include "koine.endpoints" (dict "root" .root "own" .values.endpoints.embedding "name" "embedding") | squote }} }
 - { name: EDGE__CONTENT_SAFETY__ENDPOINTS, value: {{ include "koine.endpoints" (dict "root" .root "own" .values.endpoints.contentSafety "name" "content-safety") | squote }} }
 {{- if eq .root.Values.redis.mode "trial" }}
-- { name: EDGE__STATE__REDIS_URL, value: "redis://{{ include "koine.fullname" .root }}-redis.{{ .root.Release.Namespace }}.svc:6379" }
+- { name: EDGE__STATE__REDIS_URL, value: {{ include "koine.trialRedis" .root | quote }} }
 {{- else if eq .root.Values.redis.mode "external" }}
 - name: EDGE__STATE__REDIS_URL
   valueFrom: { secretKeyRef: { name: {{ .root.Values.redis.existingSecret }}, key: {{ .root.Values.redis.key }} } }
@@ -295,6 +321,8 @@ topologySpreadConstraints:
     defaultMode: 0440
     {{- if eq $volume "token" }}
     items: [{ key: {{ $.root.Values.internal.token.key }}, path: token }]
+    {{- else if eq $volume "redis-ca" }}
+    items: [{ key: {{ $.root.Values.redis.ca.key }}, path: ca.crt }]
     {{- else }}
     items: [{ key: tls.crt, path: tls.crt }, { key: tls.key, path: tls.key }{{ if eq $volume "internal-tls" }}, { key: ca.crt, path: ca.crt }{{ end }}]
     {{- end }}
@@ -311,13 +339,10 @@ topologySpreadConstraints:
 {{- if and (ne .name "edge") (ne .root.Values.models.source "image") }}
 - name: models
   {{- .values.models.volume | default (dict "emptyDir" (dict "sizeLimit" .values.models.sizeLimit)) | toYaml | nindent 2 }}
-{{- if and (eq .root.Values.models.source "pull") .values.models.pull }}
+{{- if include "koine.pulls" . }}
 - name: tmp
   emptyDir: { sizeLimit: {{ .values.models.sizeLimit }} }
 {{- end }}
-{{- end }}
-{{- with .values.volumes }}
-{{ toYaml . }}
 {{- end }}
 {{- end }}
 

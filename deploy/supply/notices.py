@@ -8,13 +8,15 @@ counts, not what only tests or build scripts use.
 """
 
 import json
+import platform
 import re
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
-PLATFORM = "x86_64-unknown-linux-gnu"
+# What this machine builds for.
+PLATFORM = f"{platform.machine()}-unknown-linux-gnu"
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("license", "licence", "copying", "notice", "unlicense")
 # Namespace of the document's serial number, which is made of its content.

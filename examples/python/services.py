@@ -1,6 +1,7 @@
 """The three services from Python: health, a chat as it is generated, one that is given up, vectors, a judgement, a refusal.
 
     pip install -r examples/python/requirements.txt
+    mkdir -p stubs
     python -m grpc_tools.protoc -I proto --python_out=stubs --grpc_python_out=stubs $(find proto -name '*.proto')
     PYTHONPATH=stubs python examples/python/services.py 127.0.0.1:50051 127.0.0.1:50052 127.0.0.1:50053
 

@@ -37,6 +37,19 @@ def test_without_a_key_compose_says_what_to_set():
     assert done.returncode != 0 and "set KOINE_KEY to the key that clients send" in done.stderr
 
 
+def test_a_key_in_a_file_beside_it_is_enough_for_every_command(tmp_path):
+    """`build`, `pull` and the rest read the whole file, so each would ask for the key."""
+    shutil.copy(ROOT / "docker-compose.yml", tmp_path)
+    (tmp_path / ".env").write_text("KOINE_KEY=from-the-file\nCHAT_THREADS=3\n")
+    done = run("docker-compose", "config", "--format", "json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    services = json.loads(done.stdout)["services"]
+    assert services["edge"]["environment"]["EDGE__AUTH__KEYS"] == '["from-the-file"]'
+    assert services["chat"]["environment"]["CHAT__ENGINE__THREADS"] == "3"
+    for file in (".gitignore", ".dockerignore"):
+        assert {".env", "/.env"} & set((ROOT / file).read_text().split()), f"{file}: the key stays here"
+
+
 def test_an_option_that_the_specification_does_not_know_is_found(tmp_path):
     text = (ROOT / "docker-compose.yml").read_text().replace("pids_limit: 512", "pids_limt: 512")
     (tmp_path / "docker-compose.yml").write_text(text)
@@ -73,8 +86,8 @@ def test_each_service_waits_for_what_it_needs_to_be_healthy(services):
     assert waits["edge"] == dict.fromkeys(("chat", "embedding", "content-safety", "redis"), "service_healthy")
     for name in OURS[1:]:
         assert waits[name] == {"models": "service_completed_successfully"}
-    for name in (*OURS, "redis"):
-        assert services[name]["healthcheck"]["test"][0] == "CMD"
+    for name in services.keys() - {"models", "collector"}:
+        assert services[name]["healthcheck"]["test"][0] == "CMD", name
 
 
 def test_a_service_may_drain_before_it_is_killed(services):
@@ -87,12 +100,24 @@ def test_a_service_may_drain_before_it_is_killed(services):
         assert int(grace[1] or 0) * 60 + int(grace[2] or 0) > delay + max(drains), name
 
 
-@pytest.mark.parametrize("traces", ["", "http://collector:4317"])
+SHARED_CORES = {"CHAT_THREADS": "2", "EMBEDDING_THREADS": "1", "CONTENT_SAFETY_COPIES": "1"}
+
+
+@pytest.mark.parametrize("chosen", [{}, {"OTLP_ENDPOINT": "http://collector:4317"} | SHARED_CORES], ids=["defaults", "chosen"])
 @pytest.mark.parametrize("service", OURS)
-def test_the_binary_takes_its_environment(service, traces):
-    environment = resolved(OTLP_ENDPOINT=traces)["services"][service]["environment"]
+def test_the_binary_takes_its_environment(service, chosen):
+    environment = resolved(**chosen)["services"][service]["environment"]
     done = run(BINARIES / service, "--check", env=environment)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_variable_of_cores_reaches_its_service_and_its_guide():
+    services, guide = resolved(**SHARED_CORES)["services"], (ROOT / "docs/scale.md").read_text()
+    for variable, value in SHARED_CORES.items():
+        assert f"`{variable}`" in guide, variable
+        service, option = variable.lower().rsplit("_", 1)
+        found = [v for k, v in services[service.replace("_", "-")]["environment"].items() if k.endswith(f"__{option.upper()}")]
+        assert found == [value], variable
 
 
 def test_redis_runs_with_its_command_as_its_user_and_answers_its_health_check(services):
@@ -127,15 +152,15 @@ def test_every_file_that_is_mounted_is_here(services):
         assert (ROOT / source).exists(), source
 
 
-def test_prometheus_asks_the_admin_ports_that_the_services_open(services):
+def test_prometheus_asks_the_admin_ports_of_every_container_of_a_service(services):
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in config["scrape_configs"]}
-    wanted = {}
+    wanted = []
     for name in OURS:
         prefix = name.upper().replace("-", "_")
-        port = services[name]["environment"][f"{prefix}__SERVICE__ADMIN_LISTEN"].split(":")[1]
-        wanted[f"koine-{name}"] = [f"{name}:{port}"]
-    assert jobs == wanted
+        port = int(services[name]["environment"][f"{prefix}__SERVICE__ADMIN_LISTEN"].split(":")[1])
+        # Each address behind the name is a target of its own: `--scale chat=2` makes two.
+        wanted.append({"job_name": f"koine-{name}", "dns_sd_configs": [{"names": [name], "type": "A", "port": port}]})
+    assert config["scrape_configs"] == wanted
     mounts = [v["target"] for v in services["prometheus"]["volumes"]]
     assert set(config["rule_files"]) <= set(mounts)
 
@@ -157,3 +182,24 @@ def test_grafana_is_told_where_dashboards_and_prometheus_are(services):
     assert provider["options"]["path"] in [v["target"] for v in services["grafana"]["volumes"]]
     for source in yaml.safe_load((home / "datasources/koine.yaml").read_text())["datasources"]:
         assert re.match(r"http://([a-z]+):", source["url"])[1] in services
+
+
+def test_a_point_of_a_histogram_leads_to_a_page_that_is_open_to_all(services):
+    """Grafana's own page of a trace is for those who may edit; nobody may here."""
+    assert services["grafana"]["environment"]["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    sources = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/koine.yaml").read_text())["datasources"]
+    (link,) = next(s for s in sources if s["type"] == "prometheus")["jsonData"]["exemplarTraceIdDestinations"]
+    (port,) = services["jaeger"]["ports"]
+    # Provisioning takes `$NAME` for a variable of the environment, and `$$` for a `$`.
+    assert link["url"] == f"http://{port['host_ip']}:{port['published']}/trace/$${{__value.raw}}" and "datasourceUid" not in link
+
+
+def test_what_is_carried_to_a_host_without_a_network_is_all_that_compose_reads(services):
+    guide = (ROOT / "docs/install.md").read_text()
+    carried = re.search(r"^tar -czf koine\.tar\.gz (.*)$", guide, re.MULTILINE)[1].split()
+    assert {".env", "docker-compose.yml"} <= set(carried)
+    for name, service in services.items():
+        for volume in service.get("volumes", []):
+            if volume["type"] == "bind":
+                path = os.path.relpath(volume["source"], ROOT)
+                assert any(path == c or path.startswith(f"{c}/") for c in carried), f"{name}: {path}"

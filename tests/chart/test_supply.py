@@ -1,5 +1,6 @@
 """What we build on: what deny.toml would say no to, notices and SBOM, and the dashboards' and alerts' one home."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -42,6 +43,15 @@ def test_the_same_lock_file_gives_the_same_bytes(metadata):
     again = notices.linked(notices.metadata(), "edge")
     assert notices.sbom(own, others) == notices.sbom(*again)
     assert notices.notices(own, others) == notices.notices(*again)
+
+
+def test_the_platform_is_that_of_the_machine_that_builds(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    try:
+        assert importlib.reload(notices).PLATFORM == "aarch64-unknown-linux-gnu"
+    finally:
+        monkeypatch.undo()
+        importlib.reload(notices)
 
 
 def test_only_chat_links_llama_and_the_edge_no_engine(metadata):

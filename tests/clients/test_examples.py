@@ -6,9 +6,11 @@ Beside them, what docs/grpc.md says of every service alike: health by name, refl
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import urllib.request
+from pathlib import Path
 
 import grpc
 import pytest
@@ -44,19 +46,36 @@ def address(services, name, option="LISTEN"):
     return services.processes[name].koine_env[f"{name.upper().replace('-', '_')}__SERVICE__{option}"]
 
 
-def ran(command, **env):
-    done = subprocess.run(command, env={"PATH": os.environ["PATH"], **env}, cwd=ROOT, capture_output=True, text=True, timeout=120)
+# `python` is that of the environment, as in one that is activated.
+IN_FRONT = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+
+
+def ran(command, cwd=ROOT, **env):
+    env = {"PATH": os.environ["PATH"], **env}
+    done = subprocess.run(command, env=env, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
+# The commands in the program's head, to be typed in a fresh copy of the repository.
+HEAD = re.findall(r"^    (\S.*)$", PYTHON.read_text().split('"""')[1], re.MULTILINE)
+
+
 @pytest.fixture(scope="module")
-def stubs(tmp_path_factory):
-    """Made by the command in the program's head."""
-    folder = tmp_path_factory.mktemp("stubs")
-    command = re.search(r"^    python (-m grpc_tools.protoc .*)$", PYTHON.read_text(), re.MULTILINE)[1]
-    ran(["bash", "-c", f"{sys.executable} {command.replace('=stubs', f'={folder}')}"])
-    return folder
+def copy(tmp_path_factory):
+    """A copy that has what those commands read, and nothing that they make."""
+    copy = tmp_path_factory.mktemp("copy")
+    for part in ("proto", "examples"):
+        shutil.copytree(ROOT / part, copy / part)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def stubs(copy):
+    """Made by the head's lines as they stand there, but for the first (these tests have what it installs) and the last."""
+    assert HEAD[0] == "pip install -r examples/python/requirements.txt" and "services.py" in HEAD[-1]
+    ran(["bash", "-ec", "\n".join(HEAD[1:-1])], cwd=copy, PATH=IN_FRONT)
+    return copy / "stubs"
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +92,12 @@ def test_the_rust_example_prints_what_it_is_said_to(services):
     assert re.fullmatch(SAID, said), said
 
 
-def test_the_python_example_prints_the_same(services, stubs):
-    said = ran([sys.executable, PYTHON, *(address(services, name) for name in SERVICES)], PYTHONPATH=str(stubs))
+def test_the_python_example_prints_the_same(services, copy, stubs):
+    command = HEAD[-1]
+    for name, port in zip(SERVICES, (50051, 50052, 50053)):
+        assert f"127.0.0.1:{port}" in command
+        command = command.replace(f"127.0.0.1:{port}", address(services, name))
+    said = ran(["bash", "-ec", command], cwd=copy, PATH=IN_FRONT)
     assert re.fullmatch("health: SERVING\n" + SAID, said), said
 
 

@@ -4,13 +4,20 @@ Names are looked up where they come from: options in the commented config.toml f
 the programs themselves. A block of TOML is given to `koine config check`, one of values to helm.
 """
 
+import datetime
 import functools
 import json
 import re
 import shlex
+import shutil
+import tomllib
 
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from render import CHART
 from tools import BINARIES, ROOT, run
 
@@ -18,8 +25,9 @@ PAGES = sorted(
     page for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), CHART / "README.md") if page.name != "compatibility.md"
 )
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-# What the docs tell an operator: these are read word by word.
-GUIDES = [ROOT / "README.md", *(ROOT / f"docs/{n}.md" for n in ("install", "configure", "scale", "operate", "migrate", "grpc", "release"))]
+# What the docs tell an operator: these are read word by word, all but those that programs write, and the runbook of the alerts.
+UNREAD = ("chaos", "compatibility", "runbook")
+GUIDES = [ROOT / "README.md", *(page for page in sorted((ROOT / "docs").glob("*.md")) if page.stem not in UNREAD)]
 guides = pytest.mark.parametrize("page", GUIDES, ids=lambda p: p.name)
 SECTIONS = ("edge", "chat", "embedding", "content_safety", "standalone")
 SERVICES = ("edge", "chat", "embedding", "content-safety")
@@ -116,7 +124,7 @@ def test_every_option_and_value_that_is_named_is_one(page):
             assert name in options() or name in values() or name.startswith(NAMED), name
     for table in re.findall(r"`\[\[?(\w+(?:\.\w+)*)\]\]?`", prose(page)):
         assert table in options(), table
-    assert checked or page.name in ("migrate.md", "release.md")
+    assert checked or page.name in ("README.md", "migrate.md", "release.md", "safety.md", "figures.md")
 
 
 @guides
@@ -126,14 +134,32 @@ def test_every_variable_that_is_named_is_an_option(page):
 
 
 @guides
-def test_every_file_of_options_is_taken(page, tmp_path):
+def test_every_file_of_options_is_taken(page, tmp_path, certificates):
     for number, text in enumerate(blocks(page, "toml")):
         file = tmp_path / f"{number}.toml"
         # What a gateway, a Secret or the platform would bring.
         text = re.sub(r'"(/run/secrets/\w+|keys\.toml)"', f'"{key_file(tmp_path)}"', text)
+        text = re.sub(r'"/etc/koine-(?:tls|secrets)/([\w.]+)"', lambda m: f'"{certificates / m[1]}"', text)
         file.write_text(text)
         done = run(BINARIES / "koine", "config", "check", "--config", file)
         assert done.returncode == 0, f"{text}\n{done.stderr}"
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory):
+    """A folder with what cert-manager would mount, and a token."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "koine-services")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    made = made.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1)).sign(key, hashes.SHA256())
+    for file in ("tls.crt", "ca.crt"):
+        (folder / file).write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "tls.key").write_bytes(key.private_bytes(*form))
+    (folder / "token").write_text("a-token-of-the-tests-that-is-long-enough\n")
+    return folder
 
 
 def key_file(folder):
@@ -180,14 +206,23 @@ def test_every_dashboard_and_panel_that_an_operator_is_sent_to_is_there():
     assert len(named) >= 5 and named <= panels, named - panels
 
 
-def test_figures_are_those_of_the_readme():
-    """`make bench` fills one table; the other must not remember older figures."""
-    figures = dict(re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE))
-    table = (ROOT / "docs/scale.md").read_text().split("| | measured |\n| --- | --- |\n")[1].split("\n\n")[0]
+@pytest.mark.parametrize("page", ["README.md", "docs/scale.md"])
+def test_figures_are_those_of_the_one_table(page):
+    """`make bench` fills one table; the others must not remember older figures."""
+    figures = dict(re.findall(r"^\| (.*?) \| (.*?) \|", (ROOT / "docs/figures.md").read_text(), re.MULTILINE))
+    table = (ROOT / page).read_text().split("| | measured |\n| --- | --- |\n")[1].split("\n\n")[0]
     for row in table.splitlines():
         what, measured = (cell.strip() for cell in row.strip("|").split("|"))
         whole = next((key for key in figures if key == what or key.startswith(f"{what},")), None)
         assert whole and figures[whole] == measured, row
+
+
+def test_the_onnx_runtime_for_gpus_is_the_version_of_the_catalog():
+    catalog = tomllib.loads((ROOT / "crates/model-store/catalog.toml").read_text())
+    (version,) = (model["version"] for model in catalog["model"] if model["name"] == "onnxruntime")
+    guide = (ROOT / "docs/scale.md").read_text()
+    for said in (r"onnxruntime-gpu\[[^]]*\]==([\d.]+)", r"libonnxruntime\.so\.([\d.]+)"):
+        assert re.findall(said, guide) == [version]
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -234,8 +269,12 @@ def check_service(words):
 
 
 def check_make(words):
-    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(words[1:]) <= targets, words
+    makefile = (ROOT / "Makefile").read_text()
+    for variable in (word.split("=")[0] for word in words[1:] if "=" in word):
+        assert re.search(rf"\$\({variable}\)|^IMAGE_ARGS :=.*\b{variable}\b", makefile, re.MULTILINE), words
+    # `make` itself knows its targets, those of patterns too; nothing is run.
+    done = run(shutil.which("make"), "-n", "-C", ROOT, *words[1:])
+    assert done.returncode == 0, done.stderr
 
 
 def check_helm(words):
@@ -269,6 +308,35 @@ def check_kubectl(words):
     assert words[1] in KUBECTL, words
 
 
+def mounted_keys(page):
+    """For each Secret of keys that a page makes: the names that it has, and the one that the chart is told to mount.
+
+    A block without helm changes the Secret of a release that was told the name before; the text must say which.
+    """
+    for block in blocks(page, "bash"):
+        lines = block.replace("\\\n", " ").splitlines()
+        for line in lines:
+            if match := re.search(r"kubectl create secret generic (\S+) (.*)", line):
+                given = re.findall(r"--from-(?:file|literal)=(?:([\w.-]+)=\S+|(\S+))", match[2])
+                made = {name or file.split("/")[-1] for name, file in given}
+                helm = [other for other in lines if other.startswith("helm ")]
+                names = [m for other in helm for m in re.findall(r"--set edge\.auth\.key=(\S+)", other)]
+                default = yaml.safe_load((CHART / "values.yaml").read_text())["edge"]["auth"]["key"]
+                yield made, names[0] if names else default if helm else None
+
+
+@guides
+def test_a_secret_of_keys_has_the_name_that_the_chart_mounts(page):
+    """The chart mounts one key of the Secret, so a file under another name would have no effect."""
+    text = page.read_text()
+    for made, mounted in mounted_keys(page):
+        if mounted is None:
+            (name,) = made
+            assert f"With `{name}`" in text and "`edge.auth.key`" in text, f"{page.name}: which release mounts {name}?"
+        else:
+            assert mounted in made, f"{page.name}: {made} without {mounted}"
+
+
 CHECKS = {"koine": check_koine, "make": check_make, "helm": check_helm, "kubectl": check_kubectl, **dict.fromkeys(SERVICES, check_service)}
 
 
@@ -285,7 +353,7 @@ def test_every_command_is_one(page):
             assert (ROOT / words[0]).exists(), words
 
 
-def test_the_checks_find_what_is_wrong(tmp_path):
+def test_the_checks_find_what_is_wrong(tmp_path, certificates):
     """Each of them with a word that does not exist."""
     page = tmp_path / "page.md"
     page.write_text("```bash\nFOO=1 koine model list | head\nmake it\nhelm upgrade koine helm/koine --set chat.replicaz=2\n```\n")
@@ -303,4 +371,11 @@ def test_the_checks_find_what_is_wrong(tmp_path):
         with pytest.raises(AssertionError):
             test(page)
     with pytest.raises(AssertionError):
-        test_every_file_of_options_is_taken(page, tmp_path)
+        test_every_file_of_options_is_taken(page, tmp_path, certificates)
+    create = "kubectl create secret generic koine-keys"
+    page.write_text(f"```bash\n{create} --from-file=keys.toml\nhelm install koine helm/koine\n```\n")
+    with pytest.raises(AssertionError):
+        test_a_secret_of_keys_has_the_name_that_the_chart_mounts(page)
+    page.write_text(f"```bash\n{create} --from-file=keys.toml=keys.toml\n```\n")
+    with pytest.raises(AssertionError):
+        test_a_secret_of_keys_has_the_name_that_the_chart_mounts(page)

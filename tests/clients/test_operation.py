@@ -1,4 +1,4 @@
-"""What an operator relies on: the banner, the README's curl lines, health, and a stop that loses nothing."""
+"""What an operator relies on: the banner, the curl lines of docs/api.md, health, and a stop that loses nothing."""
 
 import base64
 import json
@@ -53,13 +53,13 @@ def test_banner_names_everything_and_its_curl_line_works(standalone):
     assert answer["choices"][0]["message"]["content"]
 
 
-def readme_commands():
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+def api_commands():
+    text = (ROOT / "docs/api.md").read_text().replace("\\\n", " ")
     return [line for line in text.splitlines() if line.startswith("curl ") and not line.endswith("...")]
 
 
-@pytest.mark.parametrize("command", readme_commands(), ids=lambda c: re.search(r"(/[a-z/:A-Z0-9]+)[?\"' ]", c)[1])
-def test_readme_curl_lines_work(standalone, command):
+@pytest.mark.parametrize("command", api_commands(), ids=lambda c: re.search(r"(/[a-z/:A-Z0-9]+)[?\"' ]", c)[1])
+def test_curl_lines_of_the_guide_work(standalone, command):
     environment = {"ENDPOINT": standalone.endpoint, "KEY": standalone.key}
     done = subprocess.run(["bash", "-c", command], env={**environment, "PATH": "/usr/bin:/bin"}, cwd=ROOT, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -70,8 +70,8 @@ def test_readme_curl_lines_work(standalone, command):
         assert "error" not in json.loads(text), text
 
 
-def test_readme_has_a_curl_line_for_every_route():
-    said = " ".join(readme_commands())
+def test_the_guide_has_a_curl_line_for_every_route():
+    said = " ".join(api_commands())
     for route in ("/chat/completions", "/completions", "/embeddings", "/images/embeddings", "/info"):
         assert route in said
 

@@ -284,7 +284,7 @@ def check_helm(words):
             for pair in words[at + 1].split(","):
                 assert pair.split("=")[0] in values(), pair
         elif word.startswith("-") and word not in ("-f",):
-            assert word in run("helm4", words[1], "--help").stdout, words
+            assert word in run("helm4", words[1], "--help").stdout.split(), words
         elif "/" in word and not re.match(r"^\w+\.", word):
             assert (ROOT / word).exists() or "=" in word, word
 

@@ -28,7 +28,7 @@ lint: setup ## rustfmt, clippy with the lint table as errors, the arrows between
 trace: setup models venv ## one filtered streaming chat through four processes, as a collector of traces sees it
 	@cd tests/clients && ../../$(VENV)/bin/python traced.py
 
-bench: setup models venv ## the figures of README's table, measured here
+bench: setup models venv ## the figures of docs/figures.md, measured here
 	target/release/overhead
 	$(VENV)/bin/python tests/bench/bench.py
 

@@ -194,9 +194,20 @@ def test_the_table_of_metrics_is_what_a_running_stack_shows(series):
     assert shown == table
 
 
+def source():
+    return "\n".join(file.read_text() for file in ROOT.glob("crates/*/src/**/*.rs"))
+
+
 def words_of_the_source():
-    files = [*ROOT.glob("crates/*/src/**/*.rs")]
-    return set(re.findall(r'"([\w-]+)"', "\n".join(file.read_text() for file in files)))
+    return set(re.findall(r'"([\w-]+)"', source()))
+
+
+def test_every_metric_of_the_source_is_in_the_table_by_its_kind():
+    table = {name: kind for name, kind, _ in documented()}
+    measured = set(re.findall(r'metrics::(counter|gauge|histogram)!\(\s*"(\w+)"', source()))
+    assert len(measured) > 40
+    for kind, name in measured:
+        assert table.get(name) == kind, name
 
 
 def test_the_values_that_queries_look_for_are_words_of_the_source():

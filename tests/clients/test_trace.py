@@ -1,6 +1,7 @@
 """Traces of the four real services: one tree for one request, content only where it is switched on, and no collector needed."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -88,8 +89,38 @@ def test_a_collector_that_is_away_disturbs_nobody_and_lines_have_the_ids_of_thei
     finally:
         codes = koine.stop()
     assert set(codes.values()) == {0}, codes
-    lines = [json.loads(text) for text in (BINARIES / "clients-edge.log").read_text().splitlines()]
-    requests = [line for line in lines if line["fields"].get("message") == "request"]
+    requests = lines("edge", "request")
     assert len(requests) == 5
     for line in requests:
         assert line["trace_id"] == trace and len(line["span_id"]) == 16
+    told = lines("edge", "traces do not reach the collector; their spans are lost")
+    assert [line["level"] for line in told] == ["WARN"], "once, however many batches fail"
+    library = [line for line in lines("edge") if line["target"].startswith("opentelemetry") and line["level"] in ("WARN", "ERROR")]
+    assert library == []
+
+
+def lines(service, message=None):
+    """What `service` logged last, as objects; only the lines that say `message`, where there is one."""
+    written = [json.loads(text) for text in (BINARIES / f"clients-{service}.log").read_text().splitlines()]
+    return [line for line in written if message in (None, line["fields"].get("message"))]
+
+
+def test_without_a_collector_the_trace_of_a_request_joins_the_lines_of_the_services():
+    koine = start_services(**endpoints("", LOG_FORMAT="json"))
+    theirs = "4bf92f3577b34da6a3ce929d0e0e4736"
+    try:
+        ask(koine, BODY, theirs)
+        ask(koine, BODY, None)
+    finally:
+        codes = koine.stop()
+    assert set(codes.values()) == {0}, codes
+    requests, answers = lines("edge", "request"), lines("chat", "answered")
+    traces = [line["trace_id"] for line in requests]
+    assert traces == [line["trace_id"] for line in answers]
+    assert traces[0] == theirs
+    assert re.fullmatch("[0-9a-f]{32}", traces[1]) and traces[1] != theirs
+    for line in requests:
+        # Each span once, with the id that the client reads in `x-request-id`.
+        assert "span" not in line and [span["name"] for span in line["spans"]] == ["request"]
+        assert line["spans"][0]["id"]
+    assert "\x1b" not in (BINARIES / "clients-edge.log").read_text()

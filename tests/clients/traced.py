@@ -41,8 +41,10 @@ class Collector:
 
 
 def ask(koine, body, trace):
-    """Sends `body` as a part of `trace`; the headers and the text of the answer."""
-    headers = {"content-type": "application/json", "api-key": koine.key, "traceparent": f"00-{trace}-{'1' * 16}-01"}
+    """Sends `body` as a part of `trace`, if there is one; the headers and the text of the answer."""
+    headers = {"content-type": "application/json", "api-key": koine.key}
+    if trace:
+        headers["traceparent"] = f"00-{trace}-{'1' * 16}-01"
     request = urllib.request.Request(koine.endpoint + PATH, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as answer:
         return dict(answer.headers), answer.read().decode()

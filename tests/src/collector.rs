@@ -30,6 +30,8 @@ pub struct Span {
     pub parent: String,
     /// Which service it is of.
     pub service: String,
+    /// What else is said of the process.
+    pub resource: Map<String, Value>,
     /// What it is called.
     pub name: String,
     /// `SPAN_KIND_SERVER` and the like.
@@ -40,6 +42,8 @@ pub struct Span {
     pub ended: u64,
     /// What is written on it.
     pub attributes: Map<String, Value>,
+    /// `STATUS_CODE_ERROR` and the like.
+    pub status: String,
     /// The names of what happened meanwhile.
     pub events: Vec<String>,
 }
@@ -90,21 +94,25 @@ impl TraceService for Door {
         let mut come = Vec::new();
         for resource in request.into_inner().resource_spans {
             let about = map(resource.resource.unwrap_or_default().attributes);
-            let service = about["service.name"].as_str().unwrap_or_default().to_owned();
             let sent = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            come.extend(sent.map(|span| read(&service, span)));
+            come.extend(sent.map(|span| read(&about, span)));
         }
         self.kept.send_modify(|kept| kept.extend(come));
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
-fn read(service: &str, sent: Sent) -> Span {
+fn read(resource: &Map<String, Value>, sent: Sent) -> Span {
     Span {
         trace: hex(&sent.trace_id),
         id: hex(&sent.span_id),
         parent: hex(&sent.parent_span_id),
-        service: service.to_owned(),
+        service: resource["service.name"].as_str().unwrap_or_default().to_owned(),
+        resource: resource.clone(),
+        status: sent
+            .status
+            .as_ref()
+            .map_or_else(String::new, |s| s.code().as_str_name().to_owned()),
         kind: sent.kind().as_str_name().to_owned(),
         name: sent.name,
         began: sent.start_time_unix_nano,

@@ -153,6 +153,8 @@ impl Balanced {
         let budget = TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE);
         let shared = Shared { service, replicas: RwLock::default(), budget };
         let balanced = Self { shared: Arc::new(shared) };
+        // There before the first retry, for a rate does not see how a series begins.
+        metrics::counter!("client_retries_total", "callee" => service).increment(0);
         balanced.set(replicas);
         balanced
     }

@@ -1,12 +1,17 @@
 //! Logs, traces and metrics of a process, set up once by its `main`.
 //!
-//! Logs go to stderr; traces leave by OTLP only where an endpoint is configured; metrics are scraped from the admin port. What
-//! is logged is chosen by `telemetry.log` alone and what is traced by `trace::wanted` alone, so quieter logs lose no span.
+//! Logs go to stderr; metrics are scraped from the admin port. Every request has a trace, whose id joins the lines of all
+//! services; its spans leave by OTLP only where an endpoint is configured. What is logged is chosen by `telemetry.log` alone and
+//! what is traced by `trace::wanted` alone, so quieter logs lose no span.
 
 mod exemplars;
+mod export;
 mod exposition;
 mod lines;
 pub mod trace;
+mod words;
+#[cfg(test)]
+mod written;
 
 pub use exposition::Exposition;
 
@@ -16,20 +21,28 @@ use anyhow::Context as _;
 use exemplars::{Exemplars, Recording};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{WithExportConfig as _, WithTonicConfig as _};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::resource::{
+    EnvResourceDetector, ResourceDetector, SdkProvidedResourceDetector, TelemetryResourceDetector,
+};
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use serde::{Deserialize, Deserializer};
+use std::io::{self, IsTerminal as _};
 use std::sync::{Arc, OnceLock};
+use tracing::Metadata;
 use tracing_subscriber::filter::{FilterFn, LevelFilter};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 /// Upper bounds in seconds of the latency histograms; 1 ms to 2 minutes.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0];
+/// Among them are the thresholds of alerts, for a quantile is as exact as its bucket is narrow.
+const LATENCY_BUCKETS: [f64; 16] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0,
+];
 /// Upper bounds of histograms that have others, by the end of their names. Those of `gen_ai_*` are what OpenTelemetry's
 /// conventions for generative AI metrics say.
 const OTHER_BUCKETS: [(&str, &[f64]); 6] = [
@@ -153,7 +166,7 @@ pub enum LogFormat {
 #[derive(Debug)]
 pub struct Telemetry {
     metrics: Exposition,
-    traces: Option<SdkTracerProvider>,
+    traces: SdkTracerProvider,
 }
 
 /// The filter of the process-wide logger.
@@ -175,33 +188,41 @@ pub fn init(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<T
     let filter = EnvFilter::try_new(&config.log)
         .with_context(|| format!("`telemetry.log`: `{}` is not a log filter", config.log))?;
     let (filter, handle) = reload::Layer::new(filter);
-    let to_stderr = fmt::layer().with_writer(std::io::stderr);
+    let to_stderr = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
     let lines = match config.log_format {
         LogFormat::Text => to_stderr.with_filter(filter).boxed(),
         LogFormat::Json => {
-            to_stderr.json().map_event_format(lines::WithIds).with_filter(filter).boxed()
+            // Each span once; the list has the id of the request at every level of `telemetry.log`.
+            let json = to_stderr.json().with_current_span(false);
+            json.map_event_format(lines::WithIds).with_filter(filter).boxed()
         }
     };
+    let exported = !config.otlp_endpoint.is_empty();
+    trace::set_up(exported, config.trace_content);
     let traces = tracer(service, config)?;
-    trace::keep_content(config.trace_content && traces.is_some());
-    let spans = traces.as_ref().map(|provider| {
-        tracing_opentelemetry::layer()
-            .with_tracer(provider.tracer("koine"))
-            .with_location(false)
-            .with_threads(false)
-            .with_target(false)
-            .with_tracked_inactivity(false)
-            .with_filter(FilterFn::new(trace::wanted).with_max_level_hint(LevelFilter::DEBUG))
-            .boxed()
-    });
-    let layers: Vec<_> = std::iter::once(lines).chain(spans).collect();
+    let (wanted, most): (fn(&Metadata<'_>) -> bool, _) = if exported {
+        (trace::wanted, LevelFilter::DEBUG)
+    } else {
+        (trace::has_context, LevelFilter::INFO)
+    };
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(traces.tracer("koine"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(FilterFn::new(wanted).with_max_level_hint(most))
+        .boxed();
     tracing_subscriber::registry()
-        .with(layers)
+        .with(vec![lines, spans])
         .try_init()
         .context("a logger is installed already")?;
     // The first of this process, as the logger is.
     let _first = FILTER.set(handle);
-    Ok(Telemetry { metrics: recorder(traces.is_some())?, traces })
+    let metrics = recorder(exported)?;
+    words::describe();
+    export::count_from_zero();
+    Ok(Telemetry { metrics, traces })
 }
 
 /// Installs the recorder of metrics; with exemplars where there are traces to point to.
@@ -224,16 +245,25 @@ fn buckets_of(name: &str) -> &'static [f64] {
     other.map_or(&LATENCY_BUCKETS, |(_, bounds)| bounds)
 }
 
-fn tracer(
-    service: &'static str,
-    config: &TelemetryConfig,
-) -> anyhow::Result<Option<SdkTracerProvider>> {
+/// The maker of spans. Without an endpoint it only hands on what a caller began: ids cost little, and nothing is kept.
+fn tracer(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<SdkTracerProvider> {
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
-    let endpoint = &config.otlp_endpoint;
-    if endpoint.is_empty() {
-        return Ok(None);
+    let builder = SdkTracerProvider::builder();
+    if config.otlp_endpoint.is_empty() {
+        let never = Sampler::ParentBased(Box::new(Sampler::AlwaysOff));
+        return Ok(builder.with_sampler(never).build());
     }
-    let exporter = opentelemetry_otlp::SpanExporter::builder().with_tonic();
+    let begun_here = Sampler::TraceIdRatioBased(config.trace_share);
+    let builder = builder
+        .with_span_processor(export::Bounded::new(exporter(service, config)?))
+        .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
+        .with_resource(resource(service));
+    Ok(builder.build())
+}
+
+fn exporter(service: &'static str, config: &TelemetryConfig) -> anyhow::Result<SpanExporter> {
+    let endpoint = &config.otlp_endpoint;
+    let exporter = SpanExporter::builder().with_tonic();
     let exporter = match Connector::once((service, OTLP_TLS), &config.otlp_tls)? {
         None => exporter.with_endpoint(endpoint),
         // By our own TLS: that of tonic is not compiled in.
@@ -242,20 +272,28 @@ fn tracer(
             exporter.with_channel(channel.map_err(anyhow::Error::msg)?)
         }
     };
-    let exporter = exporter
+    exporter
         .build()
-        .with_context(|| format!("`telemetry.otlp_endpoint`: cannot export to `{endpoint}`"))?;
-    let begun_here = Sampler::TraceIdRatioBased(config.trace_share);
-    let provider = SdkTracerProvider::builder()
-        .with_batch_exporter(exporter)
-        .with_sampler(Sampler::ParentBased(Box::new(begun_here)))
-        .with_resource(
-            Resource::builder()
-                .with_service_name(format!("koine-{}", service.replace('_', "-")))
-                .build(),
-        )
-        .build();
-    Ok(Some(provider))
+        .with_context(|| format!("`telemetry.otlp_endpoint`: cannot export to `{endpoint}`"))
+}
+
+/// Who says it: which process of which service in which version, and what `OTEL_RESOURCE_ATTRIBUTES` adds or says otherwise.
+fn resource(service: &'static str) -> Resource {
+    let instance = uuid::Uuid::new_v4().to_string();
+    let own: [(&str, Value); 2] = [
+        ("service.version", env!("CARGO_PKG_VERSION").into()),
+        ("service.instance.id", instance.into()),
+    ];
+    let detectors: [Box<dyn ResourceDetector>; 3] = [
+        Box::new(SdkProvidedResourceDetector),
+        Box::new(TelemetryResourceDetector),
+        Box::new(EnvResourceDetector::new()),
+    ];
+    Resource::builder_empty()
+        .with_attributes(own.map(|(key, value)| KeyValue::new(key, value)))
+        .with_detectors(&detectors)
+        .with_service_name(format!("koine-{}", service.replace('_', "-")))
+        .build()
 }
 
 impl Telemetry {
@@ -267,7 +305,7 @@ impl Telemetry {
 
     /// Sends what is still buffered; waits for a collector that does not answer for 5 seconds at most.
     pub fn flush(&self) {
-        if let Some(Err(error)) = self.traces.as_ref().map(SdkTracerProvider::shutdown) {
+        if let Err(error) = self.traces.shutdown() {
             tracing::warn!(%error, "traces could not be flushed");
         }
     }

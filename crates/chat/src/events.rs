@@ -7,11 +7,40 @@ use crate::error::ChatError;
 use api_types::ErrorCode;
 use std::time::{Duration, Instant};
 use tracing::Span;
+use upstream::UpstreamError;
 
 /// Who provides the models, where conventions ask for a provider.
 const PROVIDER: &str = "koine";
 /// How a request ends whose caller has gone.
 const CANCELLED: &str = "cancelled";
+/// How a request ends that the engine had no room or no time for. Beside it `ServiceUnavailable` is a server upstream that is
+/// away, or a service that stops: more replicas of ours help against the one alone.
+const BUSY: &str = "busy";
+
+/// Has the counters there before anything is counted: a rate does not see how a series begins.
+pub(crate) fn count_from_zero() {
+    let codes = [ErrorCode::Internal, ErrorCode::UpstreamFailed, ErrorCode::Unavailable];
+    let ends = [FinishReason::Stop, FinishReason::Length].map(finish_name);
+    for method in Method::ALL.map(Method::as_str) {
+        for outcome in codes.map(ErrorCode::as_str).into_iter().chain(ends).chain([BUSY, CANCELLED])
+        {
+            metrics::counter!("chat_requests_total", "method" => method, "outcome" => outcome)
+                .increment(0);
+        }
+    }
+    for name in [
+        "chat_prompt_tokens_total",
+        "chat_cached_tokens_total",
+        "chat_completion_tokens_total",
+        "chat_decoded_sequences_total",
+        "chat_step_backs_total",
+    ] {
+        metrics::counter!(name).increment(0);
+    }
+    for kind in UpstreamError::KINDS {
+        metrics::counter!("chat_remote_failures_total", "kind" => kind).increment(0);
+    }
+}
 
 /// What was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +52,8 @@ pub(crate) enum Method {
 }
 
 impl Method {
+    const ALL: [Self; 2] = [Self::Generate, Self::Complete];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Generate => "generate",
@@ -94,8 +125,9 @@ impl RequestEvent {
     /// Takes note of an error, and logs its cause when it is ours.
     pub(crate) fn failed(&mut self, error: &ChatError) {
         let code = error.code();
-        self.outcome = Some(code.as_str());
-        self.failed = Some(code.as_str());
+        let word = if matches!(error, ChatError::Busy { .. }) { BUSY } else { code.as_str() };
+        self.outcome = Some(word);
+        self.failed = Some(word);
         if matches!(code, ErrorCode::Internal | ErrorCode::UpstreamFailed) {
             tracing::error!(model = self.model, %error, "generation failed");
         }
@@ -188,5 +220,25 @@ pub(crate) fn load(model: &str, active: usize, waiting: usize, tokens: usize) {
     ] {
         let value = u32::try_from(value).map_or(f64::MAX, f64::from);
         metrics::gauge!(name, "model" => model.to_owned()).set(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api_types::Fault;
+
+    #[test]
+    fn a_queue_of_ours_that_is_full_is_told_from_a_server_that_is_away() {
+        let outcome = |error: &ChatError| {
+            let mut event = RequestEvent::begin(Method::Generate, None);
+            event.failed(error);
+            event.outcome
+        };
+        let full = ChatError::Busy { model: "m".into(), after: Duration::from_secs(1) };
+        assert_eq!(outcome(&full), Some("busy"));
+        let away = ChatError::from(Fault::new(ErrorCode::Unavailable, "away"));
+        assert_eq!(outcome(&away), Some("ServiceUnavailable"));
+        assert_eq!(outcome(&ChatError::Stopping), Some("ServiceUnavailable"));
     }
 }

@@ -99,6 +99,7 @@ pub async fn serve_with(
     listener: TcpListener,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
+    events::count_from_zero();
     let door = chassis::grpc::Door::build("chat", &config.door, &tasks)?;
     service::serve(backends, door, listener, &tasks).await
 }

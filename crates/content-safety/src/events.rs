@@ -8,11 +8,14 @@ use crate::category::{Attack, Grade, Severity, Span};
 use crate::error::SafetyError;
 use crate::policy::{Direction, Verdict};
 use api_types::ErrorCode;
+use onnx::OnnxError;
 use std::fmt;
 use std::time::Instant;
 
 /// How a call ends whose caller has gone.
 const CANCELLED: &str = "cancelled";
+/// How a call ends that the models' queue had no room for.
+const BUSY: &str = "busy";
 
 /// From here on a category is worth a line of the audit log: low.
 const LEAST_SEVERITY: Severity = Severity::new(2);
@@ -33,6 +36,17 @@ pub(crate) enum Call {
 }
 
 impl Call {
+    const ALL: [Self; 8] = [
+        Self::Screen,
+        Self::Analyze,
+        Self::AnalyzeImage,
+        Self::ShieldPrompt,
+        Self::DetectProtectedText,
+        Self::DetectProtectedCode,
+        Self::ReadBlocklist,
+        Self::ChangeBlocklist,
+    ];
+
     const fn as_str(self) -> &'static str {
         match self {
             Self::Screen => "screen",
@@ -46,6 +60,33 @@ impl Call {
         }
     }
 }
+
+/// Has the counters there before anything is counted: a rate does not see how a series begins.
+pub(crate) fn count_from_zero() {
+    for call in Call::ALL.map(Call::as_str) {
+        for code in ["ok", ErrorCode::Internal.as_str(), BUSY, CANCELLED] {
+            metrics::counter!("content_safety_requests_total", "call" => call, "code" => code)
+                .increment(0);
+        }
+    }
+    for direction in [Direction::Prompt, Direction::Completion].map(Direction::as_str) {
+        for outcome in [BLOCKED, WOULD_BLOCK, PASSED] {
+            let labels = [("direction", direction), ("outcome", outcome)];
+            metrics::counter!("content_safety_verdicts_total", &labels).increment(0);
+        }
+    }
+}
+
+/// The word for an error.
+fn word(error: &SafetyError) -> &'static str {
+    let busy = matches!(error, SafetyError::Busy(OnnxError::Overloaded { .. }));
+    if busy { BUSY } else { error.code().as_str() }
+}
+
+/// What a verdict comes to.
+const BLOCKED: &str = "blocked";
+const WOULD_BLOCK: &str = "would_block";
+const PASSED: &str = "passed";
 
 /// A call that is being answered; dropping it unanswered says that its caller has gone.
 #[derive(Debug)]
@@ -68,7 +109,7 @@ impl Asked {
     pub(crate) fn answered<T>(mut self, outcome: &Result<T, SafetyError>) {
         self.code = match outcome {
             Ok(_) => "ok",
-            Err(error) => error.code().as_str(),
+            Err(error) => word(error),
         };
         let call = self.call;
         match outcome {
@@ -99,9 +140,9 @@ impl Drop for Asked {
 pub(crate) fn judged(policy: &str, direction: Direction, verdict: &Verdict, version: &str) {
     let direction = direction.as_str();
     let outcome = match (verdict.blocked, verdict.shadow) {
-        (true, false) => "blocked",
-        (true, true) => "would_block",
-        (false, _) => "passed",
+        (true, false) => BLOCKED,
+        (true, true) => WOULD_BLOCK,
+        (false, _) => PASSED,
     };
     let labels = [("direction", direction), ("outcome", outcome)];
     metrics::counter!("content_safety_verdicts_total", &labels).increment(1);

@@ -112,6 +112,7 @@ pub async fn serve_with(
         let every = Duration::from_millis(config.blocklists.refresh_ms);
         tasks.spawn(refresh(Arc::clone(&screen.blocklists), every, tasks.clone()));
     }
+    events::count_from_zero();
     let door = chassis::grpc::Door::build("content_safety", &config.door, &tasks)?;
     service::serve(screen, door, listener, &tasks).await
 }

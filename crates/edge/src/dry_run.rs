@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::context::Context;
 use crate::deployments::Deployment;
 use crate::error::{self, ApiError};
+use crate::events::Step;
 use crate::extract::Head;
 use crate::guard::{Prompt, Screening, Verdict};
 use crate::limit::Estimate;
@@ -46,8 +47,12 @@ impl App {
         let name = &plan.deployment.name;
         let limits = self.limits.foresee(&head.caller, name, plan.estimate).await;
         let (screening, prompt) = plan.screened;
-        let judged = self.guard.judge_prompt(screening, prompt).await;
-        let safety = (!screening.is_off()).then_some(judged);
+        let safety = if screening.is_off() {
+            None
+        } else {
+            let judged = Box::pin(self.guard.judge_prompt(screening, prompt));
+            Some(head.record.timed(Step::SafetyIn, judged).await)
+        };
         let refused = match (limits.refusal, &safety) {
             (Some(fault), _) => Some(ApiError::from(fault)),
             (None, Some(Err(fault))) => Some(ApiError::from(fault.clone())),

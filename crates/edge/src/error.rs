@@ -44,6 +44,12 @@ impl ApiError {
         Self { fault, found: Some(found) }
     }
 
+    /// Whether a safety policy blocked the prompt.
+    #[must_use]
+    pub const fn is_blocked(&self) -> bool {
+        self.found.is_some()
+    }
+
     /// The fault.
     #[must_use]
     pub const fn fault(&self) -> &Fault {

@@ -18,12 +18,29 @@ use crate::cache::Source;
 use crate::limit::{Figures, Spent, Ticket};
 use crate::room::Held;
 use api_types::ErrorCode;
+use chassis::telemetry::trace;
 use http::{HeaderValue, StatusCode};
 use std::future::Future;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use timing::milliseconds;
 use tracing::{Instrument as _, Span};
+
+/// How a call or a request ends whose caller has gone.
+const CANCELLED: &str = "cancelled";
+
+/// Has the counters there before anything is counted: a rate does not see how a series begins. Those with the name of a deployment
+/// begin with it.
+pub fn count_from_zero() {
+    door::count_from_zero();
+    for what in [Judged::Prompt, Judged::Reply].map(Judged::as_str) {
+        for verdict in [Judgement::Cleared, Judgement::Blocked, Judgement::Unavailable] {
+            metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict.as_str())
+                .increment(0);
+        }
+    }
+    metrics::counter!("edge_repeated_answers_total").increment(0);
+}
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +87,10 @@ struct Known {
     figures: Option<Figures>,
     ticket: Option<Ticket>,
     source: Option<Source>,
+    /// The id of the answer, and whether it is streamed.
+    answer: Option<(String, bool)>,
+    /// Content safety blocked the prompt, or a part of the reply.
+    blocked: bool,
     /// Until the request ends.
     room: Held,
     timings: Timings,
@@ -96,6 +117,8 @@ impl Record {
             figures: None,
             ticket: None,
             source: None,
+            answer: None,
+            blocked: false,
             room: Held::default(),
             timings: Timings::default(),
             reserved: None,
@@ -140,6 +163,25 @@ impl Record {
     #[must_use]
     pub fn source(&self) -> Option<Source> {
         self.known().source
+    }
+
+    /// Notes by which id a generated answer goes, and whether it is streamed: for the span of the call that makes it.
+    pub fn answers(&self, id: &str, stream: bool) {
+        self.known().answer = Some((id.to_owned(), stream));
+    }
+
+    fn answer(&self) -> Option<(String, bool)> {
+        self.known().answer.clone()
+    }
+
+    /// Notes that content safety blocked the prompt, or a part of the reply.
+    pub fn blocked(&self) {
+        self.known().blocked = true;
+    }
+
+    /// Whether content safety blocked something.
+    fn is_blocked(&self) -> bool {
+        self.known().blocked
     }
 
     /// Keeps the room that the body takes until the end of the request.
@@ -256,6 +298,11 @@ impl Drop for Record {
         let known = self.known.get_mut().unwrap_or_else(PoisonError::into_inner);
         let _in_span = self.span.enter();
         known.emit(self.route, seconds);
+        match known.outcome {
+            Outcome::Complete => {}
+            Outcome::Abandoned => trace::cut_short(&self.span, CANCELLED),
+            Outcome::Broken(code) => trace::failed(&self.span, code.as_str()),
+        }
         if let Some((deployment, tokens)) = known.reserved.take() {
             metrics::gauge!("edge_in_flight_tokens", "deployment" => deployment).decrement(tokens);
         }
@@ -285,7 +332,16 @@ impl Known {
         }
     }
 
+    /// Tokens of the answer: what the model counted; of an answer that ended before it did, the steps that were seen, each about a
+    /// token.
+    fn completion_tokens(&self) -> u32 {
+        let counted = self.prompt_tokens > 0 || self.completion_tokens > 0;
+        let seen = || u32::try_from(self.pieces).unwrap_or(u32::MAX);
+        if counted { self.completion_tokens } else { seen() }
+    }
+
     fn emit(&self, route: Route, elapsed: Duration) {
+        let completion_tokens = self.completion_tokens();
         let deployment = self.deployment.clone().unwrap_or_default();
         let status = self.status.map_or(0, |s| s.as_u16());
         let (route, outcome) = (route.as_str(), self.outcome.as_str());
@@ -297,9 +353,7 @@ impl Known {
             metrics::histogram!("edge_first_token_seconds", "route" => route, "deployment" => deployment.clone())
                 .record(first.as_secs_f64());
         }
-        for (kind, tokens) in
-            [("prompt", self.prompt_tokens), ("completion", self.completion_tokens)]
-        {
+        for (kind, tokens) in [("prompt", self.prompt_tokens), ("completion", completion_tokens)] {
             if tokens > 0 {
                 metrics::counter!("edge_tokens_total", "deployment" => deployment.clone(), "kind" => kind)
                     .increment(u64::from(tokens));
@@ -317,7 +371,7 @@ impl Known {
             outcome,
             code = code.map_or("", ErrorCode::as_str),
             prompt_tokens = self.prompt_tokens,
-            completion_tokens = self.completion_tokens,
+            completion_tokens,
             first_piece_ms = self.first_piece.map(milliseconds),
             duration_ms = milliseconds(elapsed),
             "request"
@@ -349,6 +403,16 @@ pub enum Judgement {
     Unavailable,
 }
 
+impl Judgement {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cleared => "cleared",
+            Self::Blocked => "blocked",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}
+
 /// Which text was judged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Judged {
@@ -358,17 +422,18 @@ pub enum Judged {
     Reply,
 }
 
+impl Judged {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Reply => "reply",
+        }
+    }
+}
+
 /// Counts one judgement of content safety.
 pub fn screened(judged: Judged, judgement: Judgement, took: Duration) {
-    let what = match judged {
-        Judged::Prompt => "prompt",
-        Judged::Reply => "reply",
-    };
-    let verdict = match judgement {
-        Judgement::Cleared => "cleared",
-        Judgement::Blocked => "blocked",
-        Judgement::Unavailable => "unavailable",
-    };
+    let (what, verdict) = (judged.as_str(), judgement.as_str());
     metrics::counter!("edge_screened_texts_total", "what" => what, "verdict" => verdict)
         .increment(1);
     metrics::histogram!("edge_screening_seconds", "what" => what).record(took.as_secs_f64());
@@ -382,6 +447,15 @@ pub fn repeated() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_that_nobody_waited_for_has_the_tokens_that_were_seen() {
+        let record = Record::begin(Route::ChatCompletions, Span::none());
+        (0..3).for_each(|_| record.piece());
+        assert_eq!(record.known().completion_tokens(), 3);
+        record.tokens(7, 2);
+        assert_eq!(record.known().completion_tokens(), 2, "what was counted counts");
+    }
 
     #[test]
     fn the_first_ending_counts() {

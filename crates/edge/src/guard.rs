@@ -211,6 +211,9 @@ impl Guard {
                     Next::Judged(choice, verdict) => {
                         judging = None;
                         let Verdict { blocked, found } = verdict?;
+                        if blocked {
+                            record.blocked();
+                        }
                         for screened in windows.judged(choice, blocked, &found) {
                             yield screened;
                         }
@@ -390,7 +393,11 @@ impl App {
                 return Ok(None);
             }
             let judged = Box::pin(self.guard.screen_prompt(screening, prompt));
-            record.timed(Step::SafetyIn, judged).await
+            let found = record.timed(Step::SafetyIn, judged).await;
+            if found.as_ref().is_err_and(ApiError::is_blocked) {
+                record.blocked();
+            }
+            found
         };
         let work = async { work.await.map_err(ApiError::from) };
         if screening.prompt_first {

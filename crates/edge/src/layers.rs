@@ -99,14 +99,17 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     let span = tracing::info_span!(
         "request",
         otel.kind = "server",
-        otel.name = format_args!("{} {}", method(request.method()), route.path()),
+        otel.name = name(request.method(), route),
         id,
         http.response.status_code = Empty
     );
     trace::continue_trace(&span, request.headers());
     // Not fields, which every line of log would repeat.
-    trace::attribute(&span, "http.request.method", method(request.method()).to_owned());
-    trace::attribute(&span, "http.route", route.path());
+    let method = method(request.method()).unwrap_or("_OTHER");
+    trace::attribute(&span, "http.request.method", method.to_owned());
+    if route != Route::Unknown {
+        trace::attribute(&span, "http.route", route.path());
+    }
     let record = Arc::new(Record::begin(route, span.clone()));
     request.extensions_mut().insert(Arc::clone(&record));
     let old = request.version() <= Version::HTTP_11;
@@ -139,8 +142,14 @@ pub async fn trace(mut request: Request, next: Next) -> Response {
     response.map(|body| Body::new(Held { body, record, admission }))
 }
 
-/// The method as traces name it: one that HTTP knows, for callers may write anything.
-fn method(method: &Method) -> &str {
+/// The span's name by the conventions: the method, and the route where there is one.
+fn name(asked: &Method, route: Route) -> String {
+    let method = method(asked).unwrap_or("HTTP");
+    if route == Route::Unknown { method.to_owned() } else { format!("{method} {}", route.path()) }
+}
+
+/// The method, if it is one that HTTP knows: callers may write anything.
+fn method(method: &Method) -> Option<&str> {
     match *method {
         Method::GET
         | Method::POST
@@ -148,8 +157,8 @@ fn method(method: &Method) -> &str {
         | Method::DELETE
         | Method::PUT
         | Method::HEAD
-        | Method::OPTIONS => method.as_str(),
-        _ => "HTTP",
+        | Method::OPTIONS => Some(method.as_str()),
+        _ => None,
     }
 }
 

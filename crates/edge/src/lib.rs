@@ -62,6 +62,7 @@ pub async fn serve(
     listener: TcpListener,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
+    events::count_from_zero();
     let address = listener.local_addr().context("address of the listener")?;
     let every = Duration::from_millis(config.service.reload_ms);
     let tls = Acceptor::build(("edge", "tls"), &config.tls, &tls::HTTP, (every, &tasks))?;

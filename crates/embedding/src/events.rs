@@ -5,13 +5,40 @@
 use crate::embedder::{Embedded, Inputs};
 use crate::error::EmbeddingError;
 use api_types::ErrorCode;
+use onnx::OnnxError;
 use std::time::Instant;
 use tracing::Span;
+use upstream::UpstreamError;
 
 /// Who provides the models, where conventions ask for a provider.
 const PROVIDER: &str = "koine";
 /// How a request ends whose caller has gone.
 const CANCELLED: &str = "cancelled";
+/// How a request ends that the model's queue had no room for. Beside it `ServiceUnavailable` is a server upstream that is away,
+/// or a service that stops: more replicas of ours help against the one alone.
+const BUSY: &str = "busy";
+
+/// Has the counters there before anything is counted: a rate does not see how a series begins.
+pub(crate) fn count_from_zero() {
+    let codes = [ErrorCode::Internal, ErrorCode::UpstreamFailed, ErrorCode::Unavailable];
+    for kind in Kind::ALL.map(Kind::as_str) {
+        for code in codes.map(ErrorCode::as_str).into_iter().chain(["ok", BUSY, CANCELLED]) {
+            metrics::counter!("embedding_requests_total", "kind" => kind, "code" => code)
+                .increment(0);
+        }
+        metrics::counter!("embedding_inputs_total", "kind" => kind).increment(0);
+    }
+    metrics::counter!("embedding_tokens_total").increment(0);
+    for kind in UpstreamError::KINDS {
+        metrics::counter!("embedding_remote_failures_total", "kind" => kind).increment(0);
+    }
+}
+
+/// The word for an error.
+fn word(error: &EmbeddingError) -> &'static str {
+    let busy = matches!(error, EmbeddingError::Busy { cause: OnnxError::Overloaded { .. }, .. });
+    if busy { BUSY } else { error.code().as_str() }
+}
 
 /// What the inputs of a request are.
 #[derive(Debug, Clone, Copy)]
@@ -21,6 +48,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    const ALL: [Self; 2] = [Self::Texts, Self::Images];
+
     pub(crate) const fn of(inputs: &Inputs) -> Self {
         match inputs {
             Inputs::Texts(_) => Self::Texts,
@@ -67,7 +96,7 @@ impl Request {
     pub(crate) fn answered(mut self, outcome: &Result<Embedded, EmbeddingError>) {
         self.code = match outcome {
             Ok(_) => "ok",
-            Err(error) => error.code().as_str(),
+            Err(error) => word(error),
         };
         match outcome {
             Ok(embedded) => {
@@ -97,5 +126,18 @@ impl Drop for Request {
         metrics::histogram!("gen_ai_server_request_duration_seconds", "gen_ai_operation_name" => "embeddings",
             "gen_ai_provider_name" => PROVIDER, "gen_ai_request_model" => model(), "error_type" => error)
         .record(taken);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn a_queue_of_ours_that_is_full_is_told_from_a_service_that_stops() {
+        let full = OnnxError::Overloaded { retry_after: Duration::from_secs(1) };
+        assert_eq!(word(&EmbeddingError::from_onnx("m", full)), "busy");
+        assert_eq!(word(&EmbeddingError::from_onnx("m", OnnxError::Stopped)), "ServiceUnavailable");
     }
 }

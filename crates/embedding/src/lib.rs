@@ -60,6 +60,7 @@ pub async fn serve_with(
     listener: TcpListener,
     tasks: Tasks,
 ) -> anyhow::Result<()> {
+    events::count_from_zero();
     let door = chassis::grpc::Door::build("embedding", &config.door, &tasks)?;
     service::serve((embedders, config.limits.inputs), door, listener, &tasks).await
 }

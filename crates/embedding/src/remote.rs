@@ -19,6 +19,7 @@ use chassis::telemetry::trace;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
+use tracing::{Instrument as _, Span};
 use upstream::{ApiKey, EndpointConfig, Pool, PoolConfig, UpstreamError, Verdict};
 
 /// A model that a server elsewhere answers for.
@@ -59,12 +60,31 @@ impl Remote {
         body: &Value,
         many: usize,
     ) -> Result<(Vec<Vec<f32>>, u32), EmbeddingError> {
-        let answer = self.pool.embeddings(body).await.map_err(|error| self.failed(&error))?;
-        read(answer, many, body_dimensions(body).unwrap_or(self.info.dimensions)).map_err(
-            |reason| {
+        let span = self.span();
+        let asked = async {
+            let answer = self.pool.embeddings(body).await?;
+            let dimensions = body_dimensions(body).unwrap_or(self.info.dimensions);
+            read(answer, many, dimensions).map_err(|reason| {
                 let endpoint = self.model.clone();
-                self.failed(&UpstreamError::Broken { endpoint, reason })
-            },
+                UpstreamError::Broken { endpoint, reason }
+            })
+        };
+        let answered = asked.instrument(span.clone()).await;
+        if let Err(error) = &answered {
+            trace::failed(&span, error.kind());
+        }
+        answered.map_err(|error| self.failed(&error))
+    }
+
+    /// The span of a call. The server speaks OpenAI's protocol, whoever it is of.
+    fn span(&self) -> Span {
+        tracing::debug_span!(
+            "upstream",
+            otel.name = format!("embeddings {}", self.model),
+            otel.kind = "client",
+            gen_ai.operation.name = "embeddings",
+            gen_ai.provider.name = "openai",
+            gen_ai.request.model = self.model,
         )
     }
 

@@ -164,7 +164,7 @@ fn remedy_for(cause: &io::Error) -> &'static str {
         reason = "the kinds of I/O errors are the library's, not ours"
     )]
     match cause.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
             "; free some space or point `models.dir` to a larger disk"
         }
         io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {

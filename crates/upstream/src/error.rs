@@ -100,6 +100,9 @@ pub struct Refusal {
 }
 
 impl UpstreamError {
+    /// Every word of `kind` that a call may end with.
+    pub const KINDS: [&str; 5] = ["connect", "timeout", "refused", "broken", "unhealthy"];
+
     /// The case as a word, for logs and metrics.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

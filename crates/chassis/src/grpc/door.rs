@@ -158,6 +158,8 @@ impl Door {
         let tokens = Tokens::build((section, DOOR), &config.source(), fresh);
         let tls = Acceptor::build((section, DOOR_TLS), &config.tls, &tls::GRPC, fresh);
         let (tokens, tls) = both(tokens, tls)?;
+        // There before the first refusal, for a rate does not see how a series begins.
+        metrics::counter!("door_refusals_total").increment(0);
         Ok(Self { tokens, tls })
     }
 

@@ -44,10 +44,11 @@ impl Exposition {
 fn openmetrics(text: &str, exemplars: Option<&Exemplars>) -> String {
     let mut out = String::with_capacity(text.len());
     for line in text.lines().filter(|line| !line.is_empty()) {
-        match line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
-            Some((name, "counter")) => {
-                let family = name.strip_suffix("_total").unwrap_or(name);
-                out.extend(["# TYPE ", family, " counter"]);
+        let about = line.strip_prefix("# ").and_then(|rest| rest.split_once(' '));
+        match about.and_then(|(about, rest)| Some((about, rest.split_once("_total ")?))) {
+            // Counters alone are called so.
+            Some((about, (family, rest))) if !family.contains(' ') => {
+                out.extend(["# ", about, " ", family, " ", rest]);
             }
             Some(_) | None => {
                 out.push_str(line);
@@ -77,10 +78,10 @@ mod tests {
 
     #[test]
     fn openmetrics_has_no_blank_line_an_end_and_counters_by_their_family() {
-        let text =
-            "# TYPE asked_total counter\nasked_total{a=\"b\"} 1\n\n# TYPE busy gauge\nbusy 2\n\n";
-        let expected =
-            "# TYPE asked counter\nasked_total{a=\"b\"} 1\n# TYPE busy gauge\nbusy 2\n# EOF\n";
+        let text = "# HELP asked_total So often.\n# TYPE asked_total counter\nasked_total{a=\"b\"} 1\n\n\
+             # HELP busy As asked_total says.\n# TYPE busy gauge\nbusy 2\n\n";
+        let expected = "# HELP asked So often.\n# TYPE asked counter\nasked_total{a=\"b\"} 1\n\
+             # HELP busy As asked_total says.\n# TYPE busy gauge\nbusy 2\n# EOF\n";
         assert_eq!(openmetrics(text, None), expected);
     }
 }

@@ -16,7 +16,7 @@ use futures::future::ready;
 use futures::stream::{self, BoxStream, StreamExt as _};
 use prost::Message;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::Instrument as _;
 
@@ -127,9 +127,8 @@ impl App {
             let (source, message) = self.cache.message(key, compute).await?;
             Ok((Some(source), message))
         };
-        let began = Instant::now();
         let answered = Box::pin(message).instrument(Step::Model.span()).await;
-        head.record.called(began.elapsed());
+        generation.answered();
         let (source, message) = answered.inspect_err(|fault| generation.failed(fault))?;
         if let Some(source) = source {
             head.record.cached(source);

@@ -18,15 +18,32 @@ pub enum TurnedAway {
     Unchecked,
 }
 
+impl TurnedAway {
+    const ALL: [Self; 4] = [Self::Unknown, Self::Expired, Self::Forbidden, Self::Unchecked];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Expired => "expired",
+            Self::Forbidden => "forbidden",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
+/// Has the counters of this file there before anything is counted.
+pub(super) fn count_from_zero() {
+    for why in TurnedAway::ALL {
+        metrics::counter!("edge_turned_away_total", "why" => why.as_str()).increment(0);
+    }
+    for instead in [WhenStateless::Local, WhenStateless::Refuse, WhenStateless::Allow] {
+        metrics::counter!("edge_limits_unavailable_total", "instead" => word(instead)).increment(0);
+    }
+}
+
 /// Counts one caller that was turned away.
 pub fn turned_away(why: TurnedAway) {
-    let why = match why {
-        TurnedAway::Unknown => "unknown",
-        TurnedAway::Expired => "expired",
-        TurnedAway::Forbidden => "forbidden",
-        TurnedAway::Unchecked => "unchecked",
-    };
-    metrics::counter!("edge_turned_away_total", "why" => why).increment(1);
+    metrics::counter!("edge_turned_away_total", "why" => why.as_str()).increment(1);
 }
 
 /// Counts one request over a limit; `deployment` comes from the table, `limit` from an enum.
@@ -37,12 +54,15 @@ pub fn limited(deployment: &str, limit: &'static str) {
 
 /// Counts one request whose limits could not be counted in Redis.
 pub fn uncounted(instead: WhenStateless) {
-    let instead = match instead {
+    metrics::counter!("edge_limits_unavailable_total", "instead" => word(instead)).increment(1);
+}
+
+const fn word(instead: WhenStateless) -> &'static str {
+    match instead {
         WhenStateless::Local => "local",
         WhenStateless::Refuse => "refuse",
         WhenStateless::Allow => "allow",
-    };
-    metrics::counter!("edge_limits_unavailable_total", "instead" => instead).increment(1);
+    }
 }
 
 /// A request that waits for a slot; dropping it ends the wait.

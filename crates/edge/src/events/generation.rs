@@ -3,13 +3,14 @@
 //! Separate from the record of the request, because a request may end without a call, and because these names are not ours. It
 //! writes itself when the call ends, whatever ended it. Content is noted only where configuration says so, and cut.
 
-use super::Record;
 use super::timing::Step;
+use super::{CANCELLED, Record};
 use crate::cache::Source;
 use crate::fallback::Candidate;
 use crate::pieces::{Piece, Usage};
 use crate::translate::content::Asked;
 use api_types::rest::chat_completions::FinishReason;
+use api_types::rpc::chat::Sampling;
 use api_types::{ErrorCode, Fault};
 use chassis::telemetry::trace;
 use serde_json::json;
@@ -61,6 +62,8 @@ pub struct Generation {
     begun: Option<Instant>,
     first: Option<Duration>,
     finished: Vec<&'static str>,
+    /// Steps of the answer that came.
+    pieces: u32,
     usage: Usage,
     failed: Option<ErrorCode>,
     complete: bool,
@@ -81,6 +84,15 @@ impl Generation {
             gen_ai.provider.name = PROVIDER,
             gen_ai.request.model = model,
         );
+        if let Some(sampling) = asked.request.sampling() {
+            request(&span, sampling);
+        }
+        if let Some((id, stream)) = (!span.is_disabled()).then(|| record.answer()).flatten() {
+            trace::attribute(&span, "gen_ai.response.id", id);
+            if stream {
+                trace::attribute(&span, "gen_ai.request.stream", true);
+            }
+        }
         let keeps = trace::keeps_content();
         if keeps {
             trace::attribute(&span, "gen_ai.input.messages", asked.request.content());
@@ -95,6 +107,7 @@ impl Generation {
             begun: None,
             first: None,
             finished: Vec::new(),
+            pieces: 0,
             usage: Usage::default(),
             failed: None,
             complete: false,
@@ -113,6 +126,14 @@ impl Generation {
         self.begun = Some(Instant::now());
         if let Some(record) = self.record.upgrade() {
             record.took(Step::Queue, self.began.elapsed());
+        }
+    }
+
+    /// The service has answered at once and wholly, `began.elapsed()` after it was asked.
+    pub fn answered(&mut self) {
+        self.begun = Some(self.began);
+        if let Some(record) = self.record.upgrade() {
+            record.called(self.began.elapsed());
         }
     }
 
@@ -150,6 +171,7 @@ impl Generation {
     }
 
     fn piece(&mut self, choice: u32, text: &str) {
+        self.pieces = self.pieces.saturating_add(1);
         if self.first.is_none() {
             self.first = Some(self.began.elapsed());
             trace::event(&self.span, "first chunk");
@@ -163,12 +185,30 @@ impl Generation {
     }
 
     /// Why it ended before its end; none where it did not.
-    const fn error(&self) -> Option<&'static str> {
+    fn error(&self) -> Option<&'static str> {
         match self.failed {
             Some(code) => Some(code.as_str()),
             None if self.complete => None,
-            // Dropped: by a client that left, or by a prompt that was blocked meanwhile.
-            None => Some("cancelled"),
+            // Dropped: for a verdict of content safety, or by a client that left.
+            None if self.record.upgrade().is_some_and(|record| record.is_blocked()) => {
+                Some(ErrorCode::ContentFiltered.as_str())
+            }
+            None => Some(CANCELLED),
+        }
+    }
+
+    /// Where the time went of a call that ended before its end: nothing else will say so.
+    fn cut_short(&self) {
+        let Some(record) = self.record.upgrade().filter(|_| !self.complete) else { return };
+        match (self.begun, self.operation) {
+            (Some(_), Operation::Embeddings) => {}
+            (Some(begun), Operation::Chat | Operation::TextCompletion) => {
+                record.has_taken(Step::Model, begun.elapsed());
+            }
+            (None, Operation::Embeddings) => record.took(Step::Model, self.began.elapsed()),
+            (None, Operation::Chat | Operation::TextCompletion) => {
+                record.took(Step::Queue, self.began.elapsed());
+            }
         }
     }
 
@@ -178,9 +218,11 @@ impl Generation {
         if self.complete {
             trace::attribute(span, "gen_ai.response.model", self.model.clone());
             trace::attribute(span, "gen_ai.usage.input_tokens", i64::from(prompt));
-            if self.operation != Operation::Embeddings {
-                trace::attribute(span, "gen_ai.usage.output_tokens", i64::from(completion));
-            }
+        }
+        // Of what broke off, what was seen: a step is about a token.
+        let output = if self.complete { completion } else { self.pieces };
+        if self.operation != Operation::Embeddings && (self.complete || output > 0) {
+            trace::attribute(span, "gen_ai.usage.output_tokens", i64::from(output));
         }
         if cached > 0 {
             trace::attribute(span, "gen_ai.usage.cache_read.input_tokens", i64::from(cached));
@@ -203,10 +245,10 @@ impl Generation {
             let messages: Vec<_> = said.values().enumerate().map(message).collect();
             trace::attribute(span, "gen_ai.output.messages", json!(messages).to_string());
         }
-        match self.error() {
-            Some("cancelled") => trace::attribute(span, "error.type", "cancelled"),
-            Some(kind) => trace::failed(span, kind),
-            None => {}
+        match (self.error(), self.failed) {
+            (Some(kind), Some(_)) => trace::failed(span, kind),
+            (Some(kind), None) => trace::cut_short(span, kind),
+            (None, _) => {}
         }
     }
 
@@ -227,6 +269,33 @@ impl Generation {
     }
 }
 
+/// Notes on `span` how the answer is to be sampled, where the caller says it.
+fn request(span: &Span, sampling: &Sampling) {
+    let Sampling { temperature, top_p, max_tokens, seed, n, .. } = sampling;
+    for (key, value) in [
+        ("gen_ai.request.temperature", temperature.map(rounded)),
+        ("gen_ai.request.top_p", top_p.map(rounded)),
+    ] {
+        if let Some(value) = value {
+            trace::attribute(span, key, value);
+        }
+    }
+    for (key, value) in [
+        ("gen_ai.request.max_tokens", max_tokens.map(i64::from)),
+        ("gen_ai.request.seed", *seed),
+        ("gen_ai.request.choice.count", n.filter(|n| *n != 1).map(i64::from)),
+    ] {
+        if let Some(value) = value {
+            trace::attribute(span, key, value);
+        }
+    }
+}
+
+/// As the caller wrote it: 0.2, not 0.20000000298.
+fn rounded(value: f32) -> f64 {
+    value.to_string().parse().unwrap_or_else(|_| value.into())
+}
+
 const fn finish_name(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
@@ -238,6 +307,7 @@ const fn finish_name(reason: FinishReason) -> &'static str {
 
 impl Drop for Generation {
     fn drop(&mut self) {
+        self.cut_short();
         if !self.span.is_disabled() {
             self.describe();
         }

@@ -53,10 +53,14 @@ impl Step {
         }
     }
 
-    /// A span of the same name, for those who trace.
+    /// A span of the same name, for those who trace. Judging is a call of content safety, which graphs of services want to know.
     #[must_use]
     pub fn span(self) -> Span {
-        tracing::debug_span!("step", otel.name = self.as_str())
+        let kind = match self {
+            Self::SafetyIn | Self::SafetyOut => "client",
+            Self::Auth | Self::Limit | Self::Queue | Self::Model | Self::Serialise => "internal",
+        };
+        tracing::debug_span!("step", otel.name = self.as_str(), otel.kind = kind)
     }
 }
 

@@ -54,6 +54,7 @@ pub async fn handle(State(app): State<App>, mut call: Call) -> Result<Response, 
     answer.legacy_functions = request.legacy_functions;
     let prompt = Prompt::conversation(&request, &screening);
     let begins = prompt.characters();
+    head.record.answers(&answer.id, stream);
     let request = chat::to_rpc(request, &deployment.model, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let ask = || app.generate(request.clone(), &head);

@@ -53,6 +53,7 @@ pub async fn handle(State(app): State<App>, mut call: Call) -> Result<Response, 
         Answer::new(&head.context, "cmpl-", &deployment.model).with_options(request.stream_options);
     let prompt = Prompt::completions(&request, &screening);
     let begins = prompt.characters();
+    head.record.answers(&answer.id, stream);
     let request = completions::to_rpc(request, &deployment.model, dialect, extra_json);
     let request = Candidates::new(Arc::clone(&deployment), request, spare);
     let ask = || app.complete(request.clone(), &head);

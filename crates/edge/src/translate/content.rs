@@ -14,6 +14,11 @@ pub trait Asked {
 
     /// What is said.
     fn content(&self) -> String;
+
+    /// How the answer is to be sampled; none where there is nothing to sample.
+    fn sampling(&self) -> Option<&chat::Sampling> {
+        None
+    }
 }
 
 impl Asked for chat::GenerateRequest {
@@ -22,6 +27,10 @@ impl Asked for chat::GenerateRequest {
     fn content(&self) -> String {
         conversation(self)
     }
+
+    fn sampling(&self) -> Option<&chat::Sampling> {
+        self.sampling.as_ref()
+    }
 }
 
 impl Asked for chat::CompleteRequest {
@@ -29,6 +38,10 @@ impl Asked for chat::CompleteRequest {
 
     fn content(&self) -> String {
         prompts(self)
+    }
+
+    fn sampling(&self) -> Option<&chat::Sampling> {
+        self.sampling.as_ref()
     }
 }
 

@@ -97,6 +97,10 @@ async fn download(
             Ok(()) => return wheel_in(folder),
             Err(cause) => cause,
         };
+        if let Some(kind) = full(&cause) {
+            let full = StoreError::io("download to", folder);
+            return Err(Failure::Stop(full(kind.into())));
+        }
         if attempt >= ATTEMPTS
             || remedy(&cause).is_some()
             || cause.contains("No matching distribution")
@@ -158,7 +162,11 @@ async fn run(command: &mut Command, folder: &Path, grown: &impl Fn(u64)) -> Resu
         String::from_utf8_lossy(&text).into_owned()
     };
     let (status, text) = tokio::join!(watch(&mut child, folder, grown), read);
-    if status?.success() { Ok(()) } else { Err(last_lines(&text)) }
+    let complaint = || text.lines().find(|line| full(line).is_some());
+    if status?.success() {
+        return Ok(());
+    }
+    Err(complaint().map_or_else(|| last_lines(&text), str::to_owned))
 }
 
 /// Waits for the client, tells how the file grows, and ends a client that is stuck.
@@ -257,6 +265,20 @@ fn copy(from: &mut impl Read, to: &mut impl io::Write) -> Result<u64, Copy> {
 /// Fills in the number of the part.
 fn numbered(pattern: &str, part: u32) -> String {
     pattern.replace("{nn}", &format!("{part:02}")).replace("{n}", &part.to_string())
+}
+
+/// Whether a complaint is about the disk, in the words of the system that the client repeats.
+fn full(complaint: &str) -> Option<io::ErrorKind> {
+    for (words, kind) in [
+        ("No space left on device", io::ErrorKind::StorageFull),
+        ("Disk quota exceeded", io::ErrorKind::QuotaExceeded),
+        ("File too large", io::ErrorKind::FileTooLarge),
+    ] {
+        if complaint.contains(words) {
+            return Some(kind);
+        }
+    }
+    None
 }
 
 fn last_lines(text: &str) -> String {

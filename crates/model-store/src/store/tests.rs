@@ -255,6 +255,24 @@ async fn without_a_package_client_the_error_says_how_to_get_one() {
 }
 
 #[tokio::test]
+async fn a_package_client_that_finds_the_disk_full_is_understood() {
+    let setting = Setting::new(PACKAGE);
+    for words in ["[Errno 28] No space left on device", "[Errno 27] File too large"] {
+        let told = format!("ERROR: Could not install packages due to an OSError: {words}");
+        setting.python(&format!(
+            "echo . >> calls; echo '{told}' >&2; printf '\\n\\nin\\n__del__\\n' >&2; exit 1"
+        ));
+        let message = setting.store().ensure("m", &Silent).await.unwrap_err().to_string();
+        assert!(message.contains("`models.dir` to a larger disk"), "{message}");
+        for part in ["network", "__del__", "Errno"] {
+            assert!(!message.contains(part), "{part} is in: {message}");
+        }
+    }
+    let calls = std::fs::read_to_string(setting.dir.path().join("calls")).unwrap();
+    assert_eq!(calls.lines().count(), 2, "trying again would not help");
+}
+
+#[tokio::test]
 async fn a_package_that_fails_twice_is_fetched_at_the_third_try() {
     let setting = Setting::new(PACKAGE);
     setting.python("echo . >> calls; [ $(wc -l < calls) -lt 3 ] && { echo cut off >&2; exit 1; }; cp $name.whl $dest/");

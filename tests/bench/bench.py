@@ -102,6 +102,15 @@ def rate(address, streams, tokens=128):
     return sum(counts) / (time.monotonic() - began)
 
 
+def reading(address, first):
+    """Tokens of a long prompt per second until the first of the answer; `first` is unlike that of any prompt before."""
+    pages = (f"On page {first + page} there are {page % 7 + 20} lines of text." for page in range(60))
+    body = {"messages": [{"role": "user", "content": " ".join(pages)}], "max_tokens": 1, "temperature": 0}
+    began = time.monotonic()
+    usage = json.loads(post(address, "/chat/completions", body).read())["usage"]
+    return usage["prompt_tokens"] / (time.monotonic() - began)
+
+
 def resident_mib(pid):
     status = Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) / 1024
@@ -132,6 +141,7 @@ def main():
         # In turns, so that whatever else the machine does slows both.
         rounds = [(rate(address, 1), rate(address, 8)) for _ in range(3)]
         one, eight = (median(column) for column in zip(*rounds))
+        read = median([reading(address, 1000 * n) for n in range(1, 4)])
         first = median([first_token_seconds(address) for _ in range(5)])
         embeds = []
         for _ in range(20):
@@ -141,6 +151,7 @@ def main():
         rows = [
             ("warm start to first answer", f"{warm:.2f} s", "< 5 s"),
             ("resident memory, all default models", f"{resident_mib(server.pid):.0f} MiB", "< 1229 MiB"),
+            ("a prompt of 1,000 tokens and more read", f"{read:.0f} tokens/s", ""),
             ("one chat stream", f"{one:.0f} tokens/s", ""),
             ("eight chat streams", f"{eight:.0f} tokens/s", ""),
             ("eight against one", f"{eight / one:.2f} x", ">= 1.8 x"),

@@ -1,6 +1,7 @@
 """What Schemathesis must know of this API beside its description: names that exist, and refusals that no schema can foretell."""
 
 import json
+import re
 
 import schemathesis
 from schemathesis.openapi.checks import RejectedPositiveData
@@ -17,6 +18,8 @@ BEYOND_SCHEMAS = {
     "image.content",  # base64 of a file that is an image
     "prompt",  # token ids, which no safety policy can look at
 }
+# Base64 of a file that is an image.
+IMAGE = re.compile(r"input\.\d+\.image|messages\.\d+\.content\.\d+")
 # Codes of requests that are valid, but not for this model or policy.
 BEYOND_MODEL = {
     "parameter_not_supported",
@@ -57,6 +60,6 @@ def filter_failure(context, failure, case, response):
         field = error.get("target") or error.get("param") or ""
     except (ValueError, AttributeError):
         return True
-    # `images.0`: base64 of a file that is an image. `blocklistItems.0`: a regular expression that can be used.
-    expected = field in BEYOND_SCHEMAS or field.startswith(("images.", "blocklistItems."))
+    # `blocklistItems.0`: a regular expression that can be used.
+    expected = field in BEYOND_SCHEMAS or field.startswith("blocklistItems.") or IMAGE.fullmatch(field)
     return not (error.get("code") in BEYOND_MODEL or expected)

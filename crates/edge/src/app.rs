@@ -30,6 +30,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::time::Instant;
 
+/// How much later than the edge a service gives up, so that who ends a call is never a race.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(500);
+
 /// A service, or Redis, cannot be called at the address that is configured.
 #[derive(Debug, thiserror::Error)]
 #[error("`edge.{option}`: {cause}")]
@@ -314,10 +317,11 @@ fn client(
     built.map(Some).map_err(|cause| EndpointError { option: option(), cause: format!("{cause:#}") })
 }
 
-/// The message with what is left of the request's time as `grpc-timeout`.
+/// The message with what is left of the request's time as `grpc-timeout`, and a little more: the edge ends the call itself, and
+/// tells the end of its time from a service that is away.
 fn timed<T>(message: T, context: &Context) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
-    request.set_timeout(context.deadline.saturating_duration_since(Instant::now()));
+    request.set_timeout(context.deadline.saturating_duration_since(Instant::now()) + TIMEOUT_SLACK);
     request
 }
 

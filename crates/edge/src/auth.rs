@@ -122,12 +122,9 @@ impl Access {
             None if auth.disabled => None,
             None => Tokens::build(&auth.jwt)?.map(Arc::new),
         };
-        let nothing = configured.is_empty() && file.is_none() && tokens.is_none();
-        if nothing && !auth.disabled && !address.ip().is_loopback() {
-            return Err(AccessError::NoKeys { address });
-        }
+        check_address(auth, address)?;
         let inner = Inner {
-            open: (nothing || auth.disabled).then(|| Arc::new(Caller::anybody())),
+            open: (names_nobody(auth) || auth.disabled).then(|| Arc::new(Caller::anybody())),
             configured,
             from_file: ArcSwap::from_pointee(from_file),
             file,
@@ -198,17 +195,27 @@ impl Access {
     }
 }
 
+/// Whether there is nobody who could prove who they are.
+fn names_nobody(auth: &AuthConfig) -> bool {
+    let has_key = auth.keys.iter().any(|key| !key.expose().is_empty());
+    !has_key && auth.key_file.is_empty() && auth.jwt.issuers.is_empty()
+}
+
+/// Refuses an `address` that others can reach where nobody has to prove anything, and nobody chose that.
+fn check_address(auth: &AuthConfig, address: SocketAddr) -> Result<(), AccessError> {
+    if names_nobody(auth) && !auth.disabled && !address.ip().is_loopback() {
+        return Err(AccessError::NoKeys { address });
+    }
+    Ok(())
+}
+
 /// Notes what is wrong with the key file.
 pub(crate) fn check_files(config: &Config, problems: &mut Problems) {
     let auth = &config.auth;
     // A host by name is judged when it is bound.
-    let address = config.service.listen.parse::<SocketAddr>().ok();
-    let is_open = auth.keys.iter().all(|key| key.expose().is_empty())
-        && auth.key_file.is_empty()
-        && auth.jwt.issuers.is_empty()
-        && !auth.disabled;
-    if let Some(address) = address.filter(|address| is_open && !address.ip().is_loopback()) {
-        problems.add("auth.keys", AccessError::NoKeys { address });
+    let address = config.service.listen.parse::<SocketAddr>();
+    if let Ok(Err(error)) = address.map(|address| check_address(auth, address)) {
+        problems.add("auth.keys", error);
     }
     if auth.key_file.is_empty() || auth.disabled {
         return;

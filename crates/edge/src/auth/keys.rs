@@ -69,10 +69,6 @@ impl Keys {
         Self { list }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.list.is_empty()
-    }
-
     pub(super) const fn len(&self) -> usize {
         self.list.len()
     }
